@@ -1,0 +1,165 @@
+"""Consensus ADMM in Douglas–Rachford order, asynchronous (Zhang & Kwok 2014; Boyd et al. 2011, 7.2).
+
+Chunk i keeps w_i = x_i + u_i. A worker that pulls ẑ solves x = prox_{f_i}(2ẑ − w_i) in the metric
+M_i = ρ·H_i(null model) and answers w_i + α(x − ẑ); the server's z is argmin R(z) + ½Σ‖z − w_i‖²_{M_i}.
+The dual is advanced with the ẑ that was pulled, never with a newer z (that diverges).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from paramserver.consensus.base import Absorbed, Consensus, Pull, Setup
+from paramserver.errors import InvalidInput
+from paramserver.messages import Array, Fields
+from paramserver.penalties import Bound
+from paramserver.quadratic import Factor, minimise
+from paramserver.views import Residuals
+from paramserver.workers.problems.base import Problem
+from paramserver.workers.solvers import prox, times
+
+
+@dataclass
+class ADMMState:
+    """B = ΣM_i/ρ, (p, p) or (p,); c = Σ(M_i/ρ)(w_i − ref), (p,); ref is the null model."""
+
+    ref: Array
+    B: Array
+    c: Array
+    rho: float
+    rows: float
+    rows_seen: float
+
+
+@dataclass(frozen=True)
+class ADMM(Consensus):
+    """Consensus ADMM.
+
+    Parameters
+    ----------
+    metric : {"hessian", "diagonal", "identity"}
+        M_i = rho·H_i at the null model, its diagonal, or rho·I. The first two make rho
+        dimensionless; with the identity it must suit the data within a factor of about 3.
+    rho : float
+        > 0; 0.1 to 1 with a Hessian metric.
+    relaxation : float
+        Over-relaxation α in (0, 2) (Boyd et al. 2011, 3.4.3).
+    min_fresh, max_staleness :
+        See `Consensus`.
+    """
+
+    metric: Literal["hessian", "diagonal", "identity"] = "hessian"
+    rho: float = 0.3
+    relaxation: float = 1.6
+
+    payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "x": ("p",), "w": ("p",), "y": ("p",), "f": (), "M": ("p", "p"),
+    }  # fmt: skip
+    optional: ClassVar[frozenset[str]] = frozenset({"M"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric not in ("hessian", "diagonal", "identity"):
+            raise InvalidInput(f'metric must be "hessian", "diagonal" or "identity", got {self.metric!r}')
+        if not (np.isfinite(self.rho) and self.rho > 0):
+            raise InvalidInput(f"rho must be a finite number > 0, got {self.rho!r}")
+        if not 0 < self.relaxation < 2:
+            raise InvalidInput(f"relaxation must lie in (0, 2), got {self.relaxation!r}")
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        diagonal = ("hessian_diagonal",) if self.metric == "diagonal" else ()
+        return ("evaluate", "hessian", "curvature", *diagonal)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[str | int, ...]]:
+        """The payload of this metric."""
+        return self.payload if self.metric == "hessian" else {**self.payload, "M": ("p",)}
+
+    def init(self, setup: Setup) -> ADMMState:
+        p = setup.p
+        B = np.zeros((p, p) if self.metric == "hessian" else p)
+        return ADMMState(setup.start.z, B, np.zeros(p), self.rho, float(setup.rows), 0.0)
+
+    # -- the worker ------------------------------------------------------------------------------
+
+    def step(self, problem: Problem, data: Any, pull: Pull) -> Fields:
+        z, fields = pull.z, pull.fields
+        unit = self._unit_metric(problem, data, fields["ref"])
+        w, warm = fields.get("w", fields["ref"]), fields.get("x", z)
+        M = fields["rho"] * unit
+        centre = 2.0 * z - w
+        x, at = prox(problem, data, centre, M, warm, z)
+        out: Fields = {
+            "x": x, "w": w + self.relaxation * (x - z), "y": times(M, x - centre), "f": np.float64(at.value),
+        }  # fmt: skip
+        if pull.whole or "w" not in fields:
+            out["M"] = unit
+        return out
+
+    def _unit_metric(self, problem: Problem, data: Any, ref: Array) -> Array:
+        """M_i/ρ, made once a worker and chunk."""
+        if self.metric == "identity":
+            return np.ones_like(ref)
+        where, unit = data.memo.get("metric", (None, None))
+        if where is None or not np.array_equal(where, ref):
+            D = problem.curvature(data, ref)  # type: ignore[attr-defined]
+            make = problem.hessian if self.metric == "hessian" else problem.hessian_diagonal  # type: ignore[attr-defined]
+            unit = make(data, D)
+            data.memo["metric"] = (ref, unit)
+        return np.asarray(unit)
+
+    def plan(self, state: ADMMState, slot: Fields | None, z: Array) -> Fields:
+        own = {} if slot is None else {"w": slot["w"], "x": slot["x"]}
+        return {"ref": state.ref, "rho": state.rho, **own}
+
+    # -- the server ------------------------------------------------------------------------------
+
+    def absorb(self, state: ADMMState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
+        if old is not None:  # M_i is the same for the whole run
+            state.c += times(old["M"], new["w"] - old["w"])
+            return Absorbed(state, {**new, "M": old["M"]})
+        state.B += new["M"]
+        state.c += times(new["M"], new["w"] - state.ref)
+        state.rows_seen += new["rows"]
+        return Absorbed(state, new)
+
+    def consensus(self, state: ADMMState, penalty: Bound, z: Array) -> tuple[Array, ADMMState]:
+        if state.rows_seen <= 0:
+            return z, state
+        share = state.rho * (state.rows / state.rows_seen if state.rows_seen < state.rows else 1.0)
+        return minimise(share * state.B, share * state.c, penalty, state.ref, z), state
+
+    def rebuild(self, state: ADMMState, slots: Mapping[int, Fields], z: Array) -> ADMMState:
+        fresh = replace(state, B=np.zeros_like(state.B), c=np.zeros_like(state.c), rows_seen=0.0)
+        for chunk, slot in slots.items():
+            self.absorb(fresh, chunk, None, slot)
+        return fresh
+
+    def update(self, state: ADMMState, old: Consensus, slots: dict[int, Fields], z: Array) -> ADMMState:
+        """A new rho keeps the unscaled duals: u_i = w_i − z shrinks by as much as M_i grows."""
+        ratio = state.rho / self.rho
+        for chunk, slot in slots.items():
+            slots[chunk] = {**slot, "w": z + ratio * (slot["w"] - z)}
+        return self.rebuild(replace(state, rho=self.rho), slots, z)
+
+    def hessian(self, slot: Fields) -> Array | None:
+        return np.asarray(slot["M"]) if self.metric == "hessian" else None
+
+    def residuals(self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
+        """Boyd et al. 2011, section 3.3: (Σ‖x_i − z‖²_{M_i})^½ and dist(Σy_i, ∂R(z))."""
+        if state.rows_seen < state.rows:
+            return Residuals(np.inf)
+        apart = sum(float((slot["x"] - z) @ times(slot["M"], slot["x"] - z)) for slot in slots.values())
+        y = np.sum([slot["y"] for slot in slots.values()], axis=0)
+        off = y - penalty.subgradient(z, y)
+        if state.B.ndim == 2:
+            solved = Factor(state.B).solve(off)
+        else:
+            solved = off / np.where(state.B > 0, state.B, 1.0)
+        estimate = 0.5 * (apart + float(off @ solved))
+        return Residuals(estimate, float(np.sqrt(state.rho * apart)), float(np.linalg.norm(off)))

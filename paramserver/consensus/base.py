@@ -1,0 +1,189 @@
+"""What a consensus rule is: how local answers become one z.
+
+A rule is a frozen dataclass of settings. The worker's half (`step`) is pure; the server's half
+keeps a state S, a dataclass of arrays that it alone changes, and one *slot* of fields a chunk,
+which the framework keeps and hands back. Both are checkpointed by the framework. Nothing here
+imports Dask; try a rule with `paramserver.simulate` and `paramserver.testing.check_rule` first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from paramserver.certificate import Model
+from paramserver.errors import InvalidInput
+from paramserver.messages import Array, Fields, Version
+from paramserver.penalties import Bound
+from paramserver.views import Residuals
+from paramserver.workers.problems.base import Problem, Start
+
+
+class Pull(NamedTuple):
+    """What a worker has to go by."""
+
+    z: Array  #: (p,), read-only, possibly stale by the time the push arrives
+    version: Version
+    fields: Fields  #: what `Consensus.plan` made of the chunk's slot
+    whole: bool  #: send every field: a delta will not do
+
+
+class Setup(NamedTuple):
+    """What is known once every chunk has been surveyed."""
+
+    p: int
+    n_chunks: int
+    rows: int  #: of all chunks
+    start: Start  #: the null model
+    quadratic: bool  #: the losses are: every Hessian is the same everywhere
+
+
+class Absorbed(NamedTuple):
+    """What the server made of a push."""
+
+    state: Any
+    slot: Fields  #: replaces the chunk's slot
+    accepted: bool = True
+
+
+class Exact(NamedTuple):
+    """One chunk's exact answer at a frozen z."""
+
+    z: Array
+    value: float
+    gradient: Array
+    hessian: Array
+
+
+class Line(NamedTuple):
+    """A search along ``z + t·step`` that must fall by ``slope``·t·1e-4 at least, from ``objective``."""
+
+    z: Array
+    step: Array
+    objective: float
+    decrease: float
+
+
+@dataclass(frozen=True)
+class Consensus(ABC):
+    """Settings common to all rules.
+
+    Parameters
+    ----------
+    min_fresh : int
+        z is recomputed once so many distinct chunks have reported anew; 1 is fully asynchronous,
+        the number of chunks synchronous.
+    max_staleness : int or None
+        z stands still while some chunk's last pull is so many versions back.
+    """
+
+    min_fresh: int = 1
+    max_staleness: int | None = None
+
+    #: What a push carries: field → shape, "p" standing for the size of z.
+    payload: ClassVar[Mapping[str, tuple[str | int, ...]]]
+    #: Fields that may be left out: a push without them is a delta on the slot.
+    optional: ClassVar[frozenset[str]] = frozenset()
+    #: Problem methods that `step` calls.
+    needs: ClassVar[tuple[str, ...]] = ()
+    #: Converges to the optimum (else it has a floor).
+    exact: ClassVar[bool] = True
+    #: A verification's exact answers replace the slots: the next z is a full Newton step.
+    adopts: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.min_fresh < 1:
+            raise InvalidInput(f"min_fresh must be ≥ 1, got {self.min_fresh}")
+        if self.max_staleness is not None and self.max_staleness < 1:
+            raise InvalidInput(f"max_staleness must be None or ≥ 1 version, got {self.max_staleness}")
+
+    # -- the four a rule must have ---------------------------------------------------------------
+
+    @abstractmethod
+    def init(self, setup: Setup) -> Any:
+        """The state before any push."""
+
+    @abstractmethod
+    def step(self, problem: Problem, data: Any, pull: Pull) -> Fields | None:
+        """The worker's half: payload from one chunk and one pull; None where z is too far to evaluate."""
+
+    @abstractmethod
+    def absorb(self, state: Any, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
+        """The server's half, O(payload). ``old`` is the slot (None: first push); ``new`` also has ``rows``."""
+
+    @abstractmethod
+    def consensus(self, state: Any, penalty: Bound, z: Array) -> tuple[Array, Any]:
+        """(a new z, state), from the state and the last z."""
+
+    # -- the rest has defaults -------------------------------------------------------------------
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[str | int, ...]]:
+        """`payload`, where these settings change it."""
+        return self.payload
+
+    def plan(self, state: Any, slot: Fields | None, z: Array) -> Fields:
+        """The slot fields that the next step on this chunk needs; called at every assignment."""
+        return {}
+
+    def too_far(self, state: Any, chunk: int, old: Fields | None) -> Absorbed:
+        """A worker found no finite value at the z it pulled."""
+        return Absorbed(state, old or {}, False)
+
+    def adopt(self, state: Any, chunk: int, old: Fields | None, exact: Exact) -> Absorbed | None:
+        """A verification's exact answer for one chunk; None where the rule has no use for it."""
+        return None
+
+    def judge(self, state: Any, model: Model) -> tuple[Any, Line | None]:
+        """All chunks' exact answers at one z, which did not pass: search along a line instead?"""
+        return state, None
+
+    def rebuild(self, state: Any, slots: Mapping[int, Fields], z: Array) -> Any:
+        """Running sums anew from the slots, against drift."""
+        return state
+
+    def update(self, state: Any, old: Consensus, slots: dict[int, Fields], z: Array) -> Any:
+        """This rule takes over from ``old`` settings on a live run; may change ``slots``."""
+        return state
+
+    def residuals(self, state: Any, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
+        """How far z is, in units of the objective; nan: only stalls and limits end the run."""
+        return Residuals(float("nan"))
+
+    def objective(self, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> float:
+        """An estimate of F(z) from what the chunks last pushed."""
+        return float(sum(slot.get("f", np.nan) for slot in slots.values())) + penalty.value(z)
+
+    def hessian(self, slot: Fields) -> Array | None:
+        """The slot's true Hessian where the losses are quadratic: spares a verification making it."""
+        return None
+
+    def local(self, slot: Fields) -> Array:
+        """x_i of a slot."""
+        return np.asarray(slot["x"])
+
+    def dual(self, slot: Fields) -> Array:
+        """The unscaled dual y_i of a slot; Σ y_i ∈ ∂R(z) at the optimum."""
+        return np.asarray(slot["y"])
+
+    def is_delta(self, payload: Fields) -> bool:
+        """Whether a payload needs the slot it was computed from."""
+        return not self.optional <= payload.keys()
+
+
+def check(payload: Fields, shapes: Mapping[str, tuple[str | int, ...]], optional: frozenset[str], p: int) -> str | None:
+    """What is wrong with a payload: None, "shape" or "finite"."""
+    if not shapes.keys() - optional <= payload.keys() <= shapes.keys():
+        return "shape"
+    for name, value in payload.items():
+        want = tuple(p if side == "p" else side for side in shapes[name])
+        array = np.asarray(value)
+        if array.shape != want or array.dtype != np.float64:
+            return "shape"
+        if not np.isfinite(array).all():
+            return "finite"
+    return None

@@ -1,0 +1,94 @@
+"""What travels between a runner and the server: one exchange, both ways."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Fields = dict[str, Any]
+
+
+class Version(NamedTuple):
+    """Which z: the server's epoch and its count of consensus updates.
+
+    Compared for equality only: after a recovery the order of versions means nothing.
+    """
+
+    epoch: int
+    n: int
+
+
+class Task(str, Enum):
+    """What a runner is to do with its chunk."""
+
+    SURVEY = "survey"  #: the null model's statistics: rows, weights, label moments
+    SOLVE = "solve"  #: the rule's local step
+    VERIFY = "verify"  #: exact value, gradient and Hessian at this z
+    CONJUGATE = "conjugate"  #: the exact Fenchel term along a step from this z
+    LINE = "line"  #: values along a step from this z
+
+
+class Assignment(NamedTuple):
+    """One piece of work: a chunk, what to do with it, and the current parameters."""
+
+    chunk: int
+    seq: int  #: the push that answers this must carry it; first valid one wins
+    task: Task
+    version: Version
+    z: Array | None  #: None where the runner already holds this version
+    fields: Fields  #: the chunk's slot fields that the task needs
+    whole: bool  #: a delta will not do: send everything
+    fetch: int | None = None  #: a chunk to copy to this worker meanwhile
+
+
+class Wait(NamedTuple):
+    """Nothing to do now; ask again, after copying ``fetch`` to this worker if given."""
+
+    fetch: int | None = None
+
+
+class Stop(NamedTuple):
+    """The run is over, or this runner is not of it."""
+
+    reason: str
+
+
+Reply = Assignment | Wait | Stop
+
+
+class Push(NamedTuple):
+    """The answer to one assignment."""
+
+    chunk: int
+    seq: int
+    task: Task
+    version: Version  #: of the z it was computed with
+    payload: Fields
+    base: int | None = None  #: for a delta: the sequence number it builds on
+    seconds: float = 0.0  #: what it took the worker
+    fingerprint: tuple[float, ...] | None = None  #: of the chunk's data, when they were loaded anew
+    trouble: str | None = None  #: "too_far" (no finite value at this z) or "busy" (not done)
+
+
+class Failure(NamedTuple):
+    """A chunk that cannot be worked on at all: ends the run."""
+
+    chunk: int
+    error: Exception
+
+
+class Outcome(str, Enum):
+    """What became of a push. All but the first two are counted as refused."""
+
+    ACCEPTED = "accepted"
+    TOO_FAR = "too_far"  #: an answer, not a refusal: the step was too long
+    LATE = "late"  #: another push with this sequence number was first
+    STALE_EPOCH = "stale epoch"
+    NO_BASE = "no base"  #: a delta whose base is absent: send whole
+    SHAPE = "wrong shape or dtype"
+    NOT_FINITE = "not finite"
+    UNKNOWN_CHUNK = "unknown chunk"

@@ -1,0 +1,330 @@
+"""The server as plain Python: pushes in, assignments out, z in between.
+
+No Dask, no I/O, no clock of its own (``now`` comes with every call, in seconds) and no locks: one
+caller at a time. `refresh` may take long; everything else is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from paramserver.errors import BadData, ChunkChanged, InvalidInput, RunFailed, StepFailed
+from paramserver.messages import Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
+from paramserver.penalties import Penalty
+from paramserver.server.dispatch import Dispatch
+from paramserver.server.gather import Gather
+from paramserver.server.parameters import Parameters, with_settings
+from paramserver.server.record import Record
+from paramserver.server.spec import RunSpec
+from paramserver.server.stopping import Stopping
+from paramserver.server.verifier import Verifier
+from paramserver.views import Residuals
+
+WHOLE = (Outcome.NO_BASE, Outcome.SHAPE, Outcome.NOT_FINITE)
+MAX_REFUSED = 5  #: unusable answers in a row from one chunk before the run gives up
+
+
+class Core:
+    """One run's server.
+
+    Attributes
+    ----------
+    state : str
+        "surveying", "running", "verifying", "converged" (and kept), "finished" or "failed".
+    reason : str
+        Why it ended, as in `Result.reason`.
+    """
+
+    def __init__(self, spec: RunSpec, epoch: int, now: float) -> None:
+        self.spec, self.epoch, self.started = spec, epoch, now
+        self.params = Parameters(spec, epoch, now)
+        self.stopping = Stopping(spec.tol)
+        self.verifier = Verifier(self.params, self.stopping)
+        self.verifier.gather = Gather(Task.SURVEY, None, set(range(spec.n_chunks)), np.inf)
+        self.dispatch = Dispatch(self.params.slots, spec.patience)
+        self.record = Record()
+        self.state, self.reason = "surveying", ""
+        self.error: Exception | None = None
+        self.ending = ""  #: the reason for which the last verification is under way
+        self.notes: list[str] = []
+        self.ended_at: float | None = None
+        self._refused_in_a_row: dict[int, int] = {}
+        self._need_whole: set[int] = set()
+        self.residuals = Residuals(float("nan"))
+        self.objective = float("nan")
+        self._looked_at = 0.0
+
+    # -- in --------------------------------------------------------------------------------------
+
+    def deliver(self, push: Push | Failure, now: float) -> Outcome:
+        """Take a push; whatever becomes of it is counted."""
+        if isinstance(push, Failure):
+            self.fail(push.error, now)
+            return Outcome.ACCEPTED
+        outcome = self._outcome(push, now)
+        if push.trouble != "busy":
+            self.record.push(outcome)
+        return outcome
+
+    def _outcome(self, push: Push, now: float) -> Outcome:
+        if not 0 <= push.chunk < len(self.params.slots):
+            return Outcome.UNKNOWN_CHUNK
+        if push.version.epoch != self.epoch:
+            return Outcome.STALE_EPOCH
+        slot = self.params.slots[push.chunk]
+        lease = slot.lease
+        in_turn = push.seq == slot.seq + 1 or push.task is not Task.SOLVE
+        if not in_turn or self.over:
+            return Outcome.LATE
+        slot.lease = None
+        if push.trouble == "busy":
+            return Outcome.LATE
+        if not self._same_data(push, now):
+            return Outcome.LATE
+        outcome = self.params.absorb(push) if push.task is Task.SOLVE else self._answer(push)
+        if outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
+            slot.served, slot.pushes = now, slot.pushes + 1
+            slot.took(push.task, push.seconds)
+            self._refused_in_a_row.pop(push.chunk, None)
+            self._need_whole.discard(push.chunk)
+            since = now if lease is None else lease.since
+            if push.task is Task.SOLVE:
+                self.record.stale(self.params.version.n - push.version.n, now - since)
+        elif outcome in WHOLE:
+            self._refuse(push, outcome, now)
+        return outcome
+
+    def _answer(self, push: Push) -> Outcome:
+        outcome = self.verifier.take(push)
+        if push.task is Task.SURVEY and outcome is Outcome.ACCEPTED:
+            self.params.slots[push.chunk].survey = np.asarray(push.payload["survey"])
+        return outcome
+
+    def _same_data(self, push: Push, now: float) -> bool:
+        """A chunk that was recomputed must have the values it had."""
+        slot = self.params.slots[push.chunk]
+        if push.fingerprint is None:
+            return True
+        if slot.fingerprint is None:
+            slot.fingerprint = push.fingerprint
+        elif len(slot.fingerprint) != len(push.fingerprint) or not np.allclose(
+            slot.fingerprint, push.fingerprint, rtol=1e-9, atol=0.0
+        ):
+            text = (
+                f"chunk {push.chunk} was computed again and has other values than before: its source is not "
+                "deterministic (unseeded random numbers?) or was rewritten; persist it, or fix the source"
+            )
+            self.fail(ChunkChanged(text), now)
+            return False
+        return True
+
+    def _refuse(self, push: Push, outcome: Outcome, now: float) -> None:
+        self._need_whole.add(push.chunk)
+        count = self._refused_in_a_row[push.chunk] = self._refused_in_a_row.get(push.chunk, 0) + 1
+        if count >= MAX_REFUSED:
+            text = f"chunk {push.chunk}: {count} answers in a row could not be used ({outcome.value})"
+            self.fail(StepFailed(text), now)
+
+    # -- between ---------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will happen, unless a kept run is updated."""
+        return self.state in ("converged", "finished", "failed")
+
+    @property
+    def due(self) -> bool:
+        """Whether `refresh` has something to do."""
+        if self.over:
+            return False
+        gather = self.verifier.gather
+        return self.verifier.complete if gather is not None else self.params.due
+
+    def refresh(self, now: float) -> None:
+        """A new z, or the next stage of a verification. O(p³): the heavy part."""
+        if not self.due:
+            return
+        try:
+            if self.state == "surveying":
+                self._begin(now)
+            elif self.verifier.gather is not None:
+                self._concluded(self.verifier.conclude(now, self._limit(now)), now)
+            else:
+                self._new_z(now)
+        except RunFailed as error:
+            self.fail(error, now)
+        except Exception as error:
+            self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)
+
+    def _begin(self, now: float) -> None:
+        total = None
+        for i, slot in enumerate(self.params.slots):
+            if slot.survey is None or slot.empty:
+                continue
+            total = slot.survey if total is None else self.spec.problem.merge(total, slot.survey)
+        if total is None:
+            raise BadData("every chunk is empty: there are no rows to fit")
+        self.verifier.gather = None
+        self.params.begin(total, now)
+        assert self.params.setup is not None
+        self.stopping.scale = max(self.params.setup.start.objective, 1e-300)
+        self.state = "running"
+        self._log(now)
+
+    def _new_z(self, now: float) -> None:
+        self.params.recompute(now)
+        estimate = self._look(now)
+        if self.state == "running" and estimate is not None and self.stopping.due(estimate, self.params.reports):
+            if self.spec.certifiable:
+                self._verify(now)
+            elif estimate <= self.stopping.scale * (self.stopping.tol or 1e-6):
+                self._finish("converged", now)
+
+    def _look(self, now: float) -> float | None:
+        """The estimate, every few pushes: it costs a pass over the slots."""
+        every = 1.0 / 8
+        if self.params.reports - self._looked_at < every and np.isinf(self.stopping.promised):
+            return None
+        self._looked_at = self.params.reports
+        self.residuals = self.params.residuals()
+        self.verifier.estimate = self.residuals.estimate
+        self._log(now)
+        return self.residuals.estimate
+
+    def _verify(self, now: float) -> None:
+        self.state = "verifying"
+        self.verifier.begin(self._limit(now))
+        self.dispatch.asked_at = now
+
+    def _concluded(self, how: str, now: float) -> None:
+        self.dispatch.asked_at = now
+        if how == "asking":
+            return
+        self._log(now, certified=True)
+        if how == "passed":
+            self._finish("converged", now)
+        elif self.ending:
+            self._finish(self.ending, now)
+        elif how == "stalled":
+            self._finish("stalled", now)
+        elif not self.verifier.search(self._limit(now)):
+            self._thaw()
+
+    def _thaw(self) -> None:
+        self.state = "running"
+        self.verifier.gather = None
+        if self.params.rule.adopts:
+            self.params.fresh.update(self.params.fields())
+
+    def _limit(self, now: float) -> float:
+        slowest = max((t for slot in self.params.slots for t in slot.times.values()), default=0.0)
+        return now + max(self.spec.silence, 5.0 * slowest)
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def assign(self, runner: str, have: Version | None, now: float) -> Reply:
+        """What this runner does next. ``runner`` is "worker#k"."""
+        if self.state in ("finished", "failed"):
+            return Stop(self.reason)
+        if self.state == "converged":
+            return Wait()
+        worker = runner.rpartition("#")[0]
+        chunk, fetch = self.dispatch.choose(worker, self._wanted(), now)
+        if chunk is None:
+            return Wait(fetch)
+        gather = self.verifier.gather
+        task = Task.SOLVE if gather is None else gather.task
+        self.dispatch.lease(chunk, runner, task, self.params.version, now)
+        slot = self.params.slots[chunk]
+        if gather is not None:
+            fields, z = self.verifier.fields(chunk), gather.z
+        else:
+            assert self.params.z is not None
+            fields, z = self.params.rule.plan(self.params.state, slot.fields, self.params.z), self.params.z
+        if have == self.params.version and task is not Task.LINE:
+            z = None
+        whole = slot.fields is None or chunk in self._need_whole
+        return Assignment(chunk, slot.seq + 1, task, self.params.version, z, fields, whole, fetch)
+
+    def _wanted(self) -> Iterable[int]:
+        """Chunks from which an answer would be new."""
+        if self.verifier.gather is not None:
+            return self.verifier.gather.pending
+        version = self.params.version
+        # A chunk that answered at this version has nothing to add, be its answer taken or not.
+        return [i for i in self.params.live if i not in self.params.fresh and self.params.slots[i].version != version]
+
+    # -- time, limits, ends ----------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look at the limits; call a few times a second."""
+        gather = self.verifier.gather
+        if self.over:
+            return
+        if gather is not None and now > gather.limit:
+            self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
+            self._thaw()
+            if self.ending:
+                self._finish(self.ending, now)
+            return
+        spec = self.spec
+        if spec.max_seconds is not None and now - self.started >= spec.max_seconds:
+            self.end("max_seconds", now)
+        elif spec.max_pushes is not None and self.record.pushes >= spec.max_pushes:
+            self.end("max_pushes", now)
+
+    def end(self, reason: str, now: float, verify: bool = True) -> None:
+        """End the run, with a certificate for the last z if there is one to be had."""
+        if self.over and self.state != "converged":
+            return
+        if self.state in ("surveying", "converged") or not (verify and self.spec.certifiable):
+            self._finish(self.reason if self.state == "converged" else reason, now, last=True)
+        elif not self.ending:
+            self.ending = reason
+            if self.state != "verifying":
+                self._verify(now)
+
+    def _finish(self, reason: str, now: float, last: bool = False) -> None:
+        self.verifier.gather = None
+        self.reason, self.ended_at, self.ending = reason, now, ""
+        self.state = "converged" if self.spec.keep and reason == "converged" and not last else "finished"
+
+    def fail(self, error: Exception, now: float) -> None:
+        """End the run with an error."""
+        if self.state not in ("finished", "failed"):
+            self.verifier.gather = None
+            self.state, self.reason, self.error, self.ended_at = "failed", str(error), error, now
+
+    def update(self, penalty: Penalty | None, tol: float | None, settings: dict[str, Any], now: float) -> Version:
+        """Change a live run; the first version for which it holds."""
+        if self.state in ("finished", "failed"):
+            raise InvalidInput(f"the run has ended ({self.reason}); launch a new one with z0= its z")
+        if self.params.setup is None:
+            raise InvalidInput("the run has not read its data yet; update it once it is running")
+        rule = with_settings(self.params.rule, settings)
+        if tol is not None:
+            self.stopping.tol = tol
+        self.params.update(penalty, rule)
+        self.verifier.verified = self.verifier.verified if penalty is None else None
+        self.stopping.best, self.stopping.best_gap, self.stopping.failures = np.inf, np.inf, 0
+        self._thaw()
+        self.params.fresh.update(self.params.fields())
+        self.reason, self.ended_at = "", None
+        version = self.params.version
+        return version._replace(n=version.n + 1)
+
+    def _log(self, now: float, certified: bool = False) -> None:
+        verified = self.verifier.verified if certified else None
+        self.objective = self.params.objective() if verified is None else verified.objective
+        gap = np.nan if verified is None else verified.gap_absolute
+        counts = (now - self.started, float(self.params.version.n), float(self.record.pushes))
+        self.record.version((*counts, self.objective, self.residuals.estimate, gap), certified)
+
+
+def _step_failed(where: str, error: Exception) -> StepFailed:
+    out = StepFailed(f"{where}: {type(error).__name__}: {error}")
+    out.__cause__ = error
+    return out

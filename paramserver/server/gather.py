@@ -1,0 +1,67 @@
+"""One question put to every chunk while z stands still, and the sum of the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from paramserver.messages import Array, Fields, Task
+
+#: What an answer carries, by task; "p" stands for the size of z, "t" for a line's steps.
+SHAPES: dict[Task, dict[str, tuple[str | int, ...]]] = {
+    Task.SURVEY: {"survey": ("any",)},
+    Task.VERIFY: {"f": (), "g": ("p",), "H": ("p", "p"), "reach": ("p",)},
+    Task.CONJUGATE: {"fenchel": ()},
+    Task.LINE: {"values": ("t",)},
+}
+#: Steps of the line search, 1 … 2⁻²⁰.
+STEPS: Array = 0.5 ** np.arange(21)
+
+
+@dataclass
+class Gather:
+    """Answers outstanding and summed.
+
+    Attributes
+    ----------
+    z : (p,) the point asked about; fields : what the answer needs beside it.
+    pending : chunks that have not answered. limit : when to give up.
+    """
+
+    task: Task
+    z: Array | None
+    pending: set[int]
+    limit: float
+    fields: Fields = field(default_factory=dict)
+    total: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, chunk: int, answer: Fields) -> bool:
+        """Sum an answer; False where this chunk's was not awaited."""
+        if chunk not in self.pending:
+            return False
+        self.pending.discard(chunk)
+        for name, value in answer.items():
+            if name not in self.total:
+                self.total[name] = np.array(value, dtype=np.float64)
+            elif name == "reach":
+                self.total[name] = np.maximum(self.total[name], value)
+            else:
+                self.total[name] += value
+        return True
+
+    def wrong(self, answer: Fields, p: int) -> str | None:
+        """What is wrong with an answer: None, "shape" or "finite" (+inf is a valid Fenchel term)."""
+        shapes = SHAPES[self.task]
+        if answer.keys() != shapes.keys():
+            return "shape"
+        sizes = {"p": p, "t": len(STEPS)}
+        for name, sides in shapes.items():
+            value = np.asarray(answer[name])
+            want = value.shape if sides == ("any",) else tuple(sizes.get(s, s) for s in sides)
+            if value.shape != want or value.dtype != np.float64:
+                return "shape"
+            if np.isnan(value).any() or (self.task in (Task.SURVEY, Task.VERIFY) and np.isinf(value).any()):
+                return "finite"
+        return None

@@ -1,0 +1,189 @@
+"""z and the slots: what the rule makes of the pushes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from paramserver.consensus.base import Absorbed, Consensus, Exact, Setup, check
+from paramserver.errors import BadData, InvalidInput
+from paramserver.messages import Array, Fields, Outcome, Push, Version
+from paramserver.penalties import Bound, Penalty
+from paramserver.server.slots import Slot
+from paramserver.server.spec import RunSpec
+from paramserver.views import Residuals
+from paramserver.workers.problems.base import Start
+
+REBUILD = 200  #: pushes between rebuilds of the running sums, against drift
+
+
+class Parameters:
+    """The consensus z, its version, and one slot a chunk.
+
+    z is replaced, never changed in place, and read-only: whoever holds one holds one version's.
+    """
+
+    def __init__(self, spec: RunSpec, epoch: int, now: float) -> None:
+        self.spec, self.rule = spec, spec.rule
+        self.slots = [Slot(served=now) for _ in range(spec.n_chunks)]
+        self.version = Version(epoch, 0)
+        self.made_at = now
+        self.z: Array | None = None
+        self.fresh: set[int] = set()  #: chunks that reported since z was made
+        self.reports = 0.0
+        self.setup: Setup | None = None
+        self.bound: Bound
+        self.state: Any = None
+        self._since_rebuild = 0
+
+    # -- begin -----------------------------------------------------------------------------------
+
+    def begin(self, survey: Array, now: float) -> None:
+        """Every chunk was surveyed: the null model, and z0."""
+        problem, spec = self.spec.problem, self.spec
+        sizes = {int(s.survey[1]): i for i, s in enumerate(self.slots) if s.survey is not None and not s.empty}
+        if not sizes:
+            raise BadData("every chunk is empty: there are no rows to fit")
+        if len(sizes) > 1:
+            (p, a), (q, b) = list(sizes.items())[:2]
+            raise BadData(f"chunks {a} and {b} differ in their number of columns: z would have {p} and {q} entries")
+        start: Start = problem.start(survey)
+        p = len(start.z)
+        self.setup = Setup(p, len(self.live), int(survey[0]), start, problem.quadratic)
+        self.bind(spec.penalty)
+        self.state = self.rule.init(self.setup)
+        z0 = start.z if spec.z0 is None else np.asarray(spec.z0, float)
+        if z0.shape != (p,):
+            raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
+        self._publish(z0, now, self.version)
+
+    def bind(self, penalty: Penalty) -> None:
+        """Use this penalty from now on."""
+        assert self.setup is not None
+        mask = np.asarray(self.spec.problem.penalised(self.setup.p), bool)
+        self.bound = Bound(penalty, mask)
+
+    @property
+    def live(self) -> list[int]:
+        """Chunks that have rows, as far as is known."""
+        return [i for i, slot in enumerate(self.slots) if not slot.empty]
+
+    # -- pushes ----------------------------------------------------------------------------------
+
+    def absorb(self, push: Push) -> Outcome:
+        """One local answer, already known to be in turn."""
+        assert self.setup is not None
+        slot = self.slots[push.chunk]
+        if push.trouble == "too_far":
+            self._take(push, self.rule.too_far(self.state, push.chunk, slot.fields))
+            return Outcome.TOO_FAR
+        wrong = check(push.payload, self.rule.shapes, self.rule.optional, self.setup.p)
+        if wrong is not None:
+            return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
+        if self.rule.is_delta(push.payload) and (slot.fields is None or push.base != slot.seq):
+            return Outcome.NO_BASE
+        new = {**push.payload, "rows": float(slot.rows)}
+        absorbed = self.rule.absorb(self.state, push.chunk, slot.fields, new)
+        self._take(push, absorbed)
+        return Outcome.ACCEPTED if absorbed.accepted else Outcome.TOO_FAR
+
+    def adopt(self, push: Push, hessian: Array) -> None:
+        """A verification's exact answer, at today's z."""
+        slot = self.slots[push.chunk]
+        assert self.z is not None
+        if push.version != self.version:
+            return
+        exact = Exact(self.z, float(push.payload["f"]), push.payload["g"], hessian)
+        old = slot.fields
+        absorbed = self.rule.adopt(self.state, push.chunk, old, exact)
+        if absorbed is not None:
+            self._take(push, absorbed)
+
+    def _take(self, push: Push, absorbed: Absorbed) -> None:
+        slot = self.slots[push.chunk]
+        self.state = absorbed.state
+        if absorbed.slot:
+            slot.fields = {"rows": float(slot.rows), **absorbed.slot}
+        if absorbed.accepted:
+            slot.version = push.version
+        slot.seq += 1
+        self.fresh.add(push.chunk)
+        self.reports += 1.0 / max(len(self.live), 1)
+        self._since_rebuild += 1
+
+    # -- z ---------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether enough distinct chunks reported for a new z."""
+        return len(self.fresh) >= min(self.rule.min_fresh, max(len(self.live), 1)) and not self.overdue()
+
+    def overdue(self) -> tuple[int, ...]:
+        """Chunks that hold z still: their last pull is max_staleness versions back."""
+        limit = self.rule.max_staleness
+        if limit is None:
+            return ()
+        pulled = {i: 0 if (v := self.slots[i].version) is None else v.n for i in self.live}
+        return tuple(i for i, n in pulled.items() if self.version.n - n >= limit and i not in self.fresh)
+
+    def recompute(self, now: float) -> None:
+        """The rule's new z, from all that was absorbed."""
+        assert self.z is not None
+        if self._since_rebuild >= max(REBUILD, 2 * len(self.slots)):
+            self.state = self.rule.rebuild(self.state, self.fields(), self.z)
+            self._since_rebuild = 0
+        z, self.state = self.rule.consensus(self.state, self.bound, self.z)
+        self.jump(z, now)
+
+    def jump(self, z: Array, now: float) -> None:
+        """Publish this z as the next version."""
+        self.fresh.clear()
+        self._publish(z, now, self.version._replace(n=self.version.n + 1))
+
+    def _publish(self, z: Array, now: float, version: Version) -> None:
+        z = np.array(z, dtype=np.float64)
+        z.setflags(write=False)
+        self.z, self.made_at, self.version = z, now, version
+
+    def update(self, penalty: Penalty | None, rule: Consensus) -> None:
+        """New settings on a live run."""
+        assert self.z is not None
+        if penalty is not None:
+            self.bind(penalty)
+        old, self.rule = self.rule, rule
+        slots = self.fields()
+        self.state = rule.update(self.state, old, slots, self.z)
+        for i, fields in slots.items():
+            self.slots[i].fields = fields
+        self.fresh.update(self.live)
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def fields(self) -> dict[int, Fields]:
+        """The slots' fields, of chunks that have reported."""
+        return {i: slot.fields for i, slot in enumerate(self.slots) if slot.fields is not None}
+
+    def residuals(self) -> Residuals:
+        """The rule's residuals at today's z."""
+        if self.z is None or self.state is None:
+            return Residuals(float("nan"))
+        out = self.rule.residuals(self.state, self.fields(), self.bound, self.z)
+        return Residuals(*(float(v) for v in out))
+
+    def objective(self) -> float:
+        """The rule's estimate of F at today's z; nan until every chunk has reported."""
+        fields = self.fields()
+        if self.z is None or len(fields) < len(self.live):
+            return float("nan")
+        return float(self.rule.objective(fields, self.bound, self.z))
+
+
+def with_settings(rule: Consensus, changes: dict[str, Any]) -> Consensus:
+    """The rule with some settings changed; `InvalidInput` names those that it has."""
+    unknown = [name for name in changes if not hasattr(rule, name)]
+    if unknown:
+        has = ", ".join(sorted(rule.__dataclass_fields__))
+        raise InvalidInput(f"{type(rule).__name__} has no setting {unknown[0]!r}; it has {has}")
+    return replace(rule, **changes)

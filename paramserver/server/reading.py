@@ -1,0 +1,124 @@
+"""What a reader is told of a core: parameters, status, result, duals. Plain values throughout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paramserver.errors import InvalidInput
+from paramserver.server.core import Core
+from paramserver.views import ChunkValue, Params, Result, Status
+
+DOING = {
+    "surveying": "reading the chunks",
+    "running": "running",
+    "verifying": "verifying: z stands still",
+    "converged": "converged, kept live",
+    "finished": "finished",
+    "failed": "failed",
+}
+
+
+def params(core: Core, now: float) -> Params | None:
+    """Today's parameters; None before the data are read."""
+    p = core.params
+    if p.z is None:
+        return None
+    coef, intercept = core.spec.problem.unpack(p.z)
+    verified = core.verifier.verified
+    certified = verified is not None and verified.version == p.version
+    return Params(p.version, now - p.made_at, p.z, coef, intercept, core.spec.feature_names, certified)
+
+
+def status(core: Core, now: float, runners: dict[str, int], server: str) -> Status:
+    """How the run is doing."""
+    p, spec = core.params, core.spec
+    end = now if core.ended_at is None else core.ended_at
+    overdue = p.overdue() if p.setup is not None and not core.over else ()
+    notes = list(core.notes)
+    if overdue:
+        notes.append(f"z stands still: chunks {list(overdue)} are max_staleness versions behind")
+    return Status(
+        name=spec.name,
+        state=core.state,
+        doing=DOING[core.state],
+        version=p.version,
+        objective=core.objective,
+        verified=core.verifier.verified,
+        residuals=core.residuals,
+        n_chunks=len(p.slots),
+        n_rows=sum(slot.rows for slot in p.slots),
+        n_features=0 if p.z is None else _n_features(core),
+        pushes=core.record.pushes,
+        refused=core.record.refused,
+        staleness=core.record.staleness(),
+        chunk_age={i: max(end - slot.served, 0.0) for i, slot in enumerate(p.slots) if not slot.empty},
+        runners=runners,
+        server=server,
+        epoch=core.epoch,
+        seconds=end - core.started,
+        reason=core.reason,
+        notes=tuple(notes),
+        waiting_for=tuple(core.dispatch.nowhere()) if not core.over else (),
+        empty_chunks=tuple(i for i, slot in enumerate(p.slots) if slot.empty),
+    )
+
+
+def result(core: Core) -> Result | None:
+    """How the run ended; None where it ended before there was a z."""
+    p, spec, verified = core.params, core.spec, core.verifier.verified
+    if p.z is None:
+        return None
+    exact = verified is not None and verified.version == p.version
+    if exact:
+        assert verified is not None
+        objective, gap, kind = verified.objective, verified.gap_absolute, verified.certificate
+    else:
+        # At stop() the estimate may be a few pushes old: what it says must be of this z.
+        objective, gap = p.objective(), p.residuals().estimate
+        kind = "estimate" if spec.certifiable else "residual"
+    coef, intercept = spec.problem.unpack(p.z)
+    return Result(
+        z=p.z,
+        coef_=coef,
+        intercept_=intercept,
+        objective=objective,
+        gap=gap / core.stopping.scale,
+        gap_absolute=gap,
+        certificate=kind,
+        converged=core.reason == "converged",
+        reason=core.reason,
+        n_pushes=core.record.pushes,
+        n_refused=sum(core.record.refused.values()),
+        n_rows=sum(slot.rows for slot in p.slots),
+        n_features=_n_features(core),
+        n_chunks=len(p.slots),
+        version=p.version,
+        seconds=(core.started if core.ended_at is None else core.ended_at) - core.started,
+        consensus=repr(p.rule),
+        penalty=repr(p.bound.penalty),
+        history=core.record.history(),
+        name=spec.name,
+        feature_names=spec.feature_names,
+        standard_errors=float(np.sqrt(2 * max(gap, 0.0))),
+        notes=tuple(core.notes),
+        pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots)},
+    )
+
+
+def values(core: Core, what: str, chunk: int | None) -> list[ChunkValue]:
+    """ "dual" or "local" of one chunk, or of all that have reported."""
+    slots = core.params.slots
+    if chunk is not None and not 0 <= chunk < len(slots):
+        raise InvalidInput(f"there is no chunk {chunk}: the run has chunks 0 to {len(slots) - 1}")
+    out = []
+    for i in range(len(slots)) if chunk is None else (chunk,):
+        fields, version = slots[i].fields, slots[i].version
+        if fields is not None and version is not None:
+            value = np.array(getattr(core.params.rule, what)(fields), dtype=np.float64)
+            out.append(ChunkValue(i, version, value))
+    return out
+
+
+def _n_features(core: Core) -> int:
+    assert core.params.z is not None
+    return int(np.size(core.spec.problem.unpack(core.params.z)[0]))

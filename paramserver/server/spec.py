@@ -1,0 +1,51 @@
+"""What a run is: everything that does not change, or changes only by `Run.update`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paramserver.consensus.base import Consensus
+from paramserver.errors import InvalidInput
+from paramserver.messages import Array
+from paramserver.penalties import Penalty
+from paramserver.views import Status
+from paramserver.workers.problems.base import Problem
+
+CERTIFIABLE = ("evaluate", "hessian", "fenchel", "fenchel_bound", "reach", "line")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Settings of one run; see `paramserver.launch` for what they mean."""
+
+    problem: Problem
+    penalty: Penalty
+    rule: Consensus
+    n_chunks: int
+    name: str = "run"
+    run_id: str = "run"
+    z0: Array | None = None
+    tol: float | None = None
+    until: Callable[[Status], bool] | None = None
+    max_seconds: float | None = None
+    max_pushes: int | None = None
+    keep: bool = False
+    feature_names: tuple[str, ...] | None = None
+    patience: float = 0.25  #: shortest lease/4 and shortest wait before a chunk is copied, seconds
+    silence: float = 30.0  #: a verification waits so long for a chunk, or 5 times the slowest step
+
+    def __post_init__(self) -> None:
+        if self.n_chunks < 1:
+            raise InvalidInput("no chunks: X has no rows")
+        for what in ("tol", "max_seconds", "max_pushes"):
+            value = getattr(self, what)
+            if value is not None and not value > 0:
+                raise InvalidInput(f"{what} must be None or > 0, got {value!r}")
+        if self.until is not None and not callable(self.until):
+            raise InvalidInput(f"until must be a callable of Status, got {self.until!r}")
+
+    @property
+    def certifiable(self) -> bool:
+        """Whether the problem offers what a certificate needs."""
+        return all(callable(getattr(self.problem, name, None)) for name in CERTIFIABLE)

@@ -1,0 +1,140 @@
+"""From a frozen z to a certificate: gather, judge, search along a line where F rose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from paramserver.certificate import Model, model_at
+from paramserver.consensus.base import Line
+from paramserver.messages import Array, Fields, Outcome, Push, Task
+from paramserver.server.gather import STEPS, Gather
+from paramserver.server.parameters import Parameters
+from paramserver.server.stopping import Stopping
+from paramserver.views import Verified
+
+
+@dataclass
+class Verifier:
+    """One verification at a time, for one run's parameters."""
+
+    params: Parameters
+    stopping: Stopping
+    gather: Gather | None = None
+    verified: Verified | None = None
+    estimate: float = np.inf  #: the rule's, when the gather began
+    _model: Model | None = field(default=None, repr=False)
+    _reach: float = 0.0
+    _line: Line | None = field(default=None, repr=False)
+    _searching: Line | None = field(default=None, repr=False)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def begin(self, limit: float) -> None:
+        """Freeze z and ask every chunk for exact value, gradient and Hessian."""
+        self.stopping.released()
+        self._ask(Task.VERIFY, self.params.z, {}, limit)
+
+    def _ask(self, task: Task, z: Array | None, fields: Fields, limit: float) -> None:
+        self.gather = Gather(task, z, set(self.params.live), limit, fields)
+
+    def fields(self, chunk: int) -> Fields:
+        """What a runner needs for this gather, beside z."""
+        assert self.gather is not None
+        if self.gather.task is Task.VERIFY:
+            return {"hessian": self._known_hessian(chunk) is None}
+        return self.gather.fields
+
+    def _known_hessian(self, chunk: int) -> Array | None:
+        slot = self.params.slots[chunk].fields
+        if slot is None or not self.params.spec.problem.quadratic:
+            return None
+        return self.params.rule.hessian(slot)
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def take(self, push: Push) -> Outcome:
+        """One chunk's answer to the gather."""
+        gather = self.gather
+        if gather is None or gather.task is not push.task or push.chunk not in gather.pending:
+            return Outcome.LATE
+        if push.version != self.params.version:
+            return Outcome.LATE
+        answer = dict(push.payload)
+        if push.task is Task.VERIFY and "H" not in answer:
+            known = self._known_hessian(push.chunk)
+            if known is None:
+                return Outcome.NO_BASE
+            answer["H"] = known
+        p = 0 if self.params.setup is None else self.params.setup.p
+        wrong = gather.wrong(answer, p)
+        if wrong is not None:
+            return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
+        gather.add(push.chunk, answer)
+        if push.task is Task.VERIFY:
+            self.params.adopt(push, answer["H"])
+        return Outcome.ACCEPTED
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk has answered."""
+        return self.gather is not None and not self.gather.pending
+
+    # -- judging ---------------------------------------------------------------------------------
+
+    def conclude(self, now: float, limit: float) -> str:
+        """Act on a complete gather: "asking" on, "passed", "failed" or "stalled"."""
+        gather = self.gather
+        assert gather is not None and gather.z is not None
+        self.gather = None
+        if gather.task is Task.LINE:
+            return self._search(gather, now, limit)
+        if gather.task is Task.CONJUGATE:
+            return self._judge(float(gather.total["fenchel"]))
+        total = gather.total
+        self._model = model = model_at(gather.z, float(total["f"]), total["g"], total["H"], self.params.bound)
+        self._reach = float(total["reach"] @ np.abs(model.step))
+        bound = self.params.spec.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
+        if bound is not None:
+            return self._judge(float(bound))
+        self._ask(Task.CONJUGATE, gather.z, {"step": model.step}, limit)
+        return "asking"
+
+    def _judge(self, fenchel: float) -> str:
+        model, stopping = self._model, self.stopping
+        assert model is not None
+        gap = model.gap(fenchel)
+        self.verified = Verified(self.params.version, model.objective, gap / stopping.scale, gap, "duality gap")
+        if stopping.passes(gap):
+            return "passed"
+        self.params.state, self._line = self.params.rule.judge(self.params.state, model)
+        stuck = stopping.failed(self.estimate, gap, self._promise(gap), self.params.reports)
+        return "stalled" if stuck else "failed"
+
+    def _promise(self, gap: float) -> float:
+        """A Newton step's next gap: the curvatures change by at most the reach on the way to z⁺."""
+        if self._line is not None or not self.params.rule.adopts:
+            return np.inf
+        return 0.0 if self.params.spec.problem.quadratic else gap * (self._reach / 2) ** 2
+
+    def search(self, limit: float) -> bool:
+        """Go back to the anchor and search from there, if the rule asked for it."""
+        line, self._line = self._line, None
+        if line is None:
+            return False
+        self._searching = line
+        self._ask(Task.LINE, line.z, {"step": line.step, "ts": STEPS}, limit)
+        return True
+
+    def _search(self, gather: Gather, now: float, limit: float) -> str:
+        """The first Armijo step from the anchor becomes z; it is verified in turn."""
+        line = self._searching
+        assert line is not None
+        penalty = np.array([self.params.bound.value(line.z + t * line.step) for t in STEPS])
+        values = gather.total["values"] + penalty
+        enough = values <= line.objective - 1e-4 * STEPS * line.decrease
+        t = float(STEPS[int(np.argmax(enough))]) if enough.any() else 0.0
+        self.params.jump(line.z + t * line.step, now)
+        self.begin(limit)
+        return "asking" if t else "stalled"

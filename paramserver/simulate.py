@@ -1,0 +1,270 @@
+"""The same server and the same local steps in virtual time, without Dask.
+
+Try a rule, a penalty or a problem under stragglers, deaths and a bad network before it costs
+cluster hours. Deterministic by seed. One unit of virtual time is one gradient pass over a chunk of
+mean size on a worker of speed 1; a Hessian costs p/40 passes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from paramserver.consensus import AggregatedNewton, Consensus
+from paramserver.errors import InvalidInput
+from paramserver.messages import Array, Assignment, Push, Task, Version, Wait
+from paramserver.penalties import NoPenalty, Penalty
+from paramserver.server import reading
+from paramserver.server.core import Core
+from paramserver.server.spec import RunSpec
+from paramserver.views import Result
+from paramserver.workers.problems.base import Problem, require
+from paramserver.workers.tasks import answer
+
+
+@dataclass(frozen=True)
+class Network:
+    """What happens to messages and workers.
+
+    Parameters
+    ----------
+    speeds : sequence of float
+        Slowness of each worker: 1 normal, 10 a straggler; its length is the number of workers.
+    latency : float
+        One exchange, in gradient passes.
+    copies : int
+        How many workers hold each chunk at the start (round robin).
+    fetch : float
+        Time to copy a chunk to another worker when the server asks for it; inf: never.
+    deaths : sequence of (worker, when, back)
+        A worker dies with its work at ``when`` and is back, its chunks with it, at ``back``
+        (inf: never; another worker takes its chunks over).
+    lost, late, doubled : float
+        Probabilities of a push.
+    """
+
+    speeds: Sequence[float] = (1.0,) * 8
+    latency: float = 0.1
+    copies: int = 2
+    fetch: float = 2.0
+    deaths: Sequence[tuple[int, float, float]] = ()
+    lost: float = 0.0
+    late: float = 0.0
+    doubled: float = 0.0
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How a simulated run went: the result, its virtual time, and where the time was spent."""
+
+    result: Result
+    time: float
+    pushes_per_chunk: float
+    hessians: int
+    busy: Array  #: share of the time that each worker computed
+
+
+class _Costed:
+    """A problem that counts the passes it makes."""
+
+    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal")
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem, self.cost, self.hessians = problem, 0.0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._problem, name)
+        if name in self.PASSES:
+            self.cost += 1.0
+        elif name == "hessian":
+            return self._hessian
+        return value
+
+    def _hessian(self, data: Any, curvature: Any) -> Array:
+        out: Array = self._problem.hessian(data, curvature)  # type: ignore[attr-defined]
+        self.cost += len(out) / 40.0
+        self.hessians += 1
+        return out
+
+
+@dataclass
+class _World:
+    core: Core
+    problem: _Costed
+    data: list[Any]
+    network: Network
+    rng: np.random.Generator
+    now: float = 0.0
+    events: list[Any] = field(default_factory=list)
+    parked: list[int] = field(default_factory=list)
+    have: dict[int, tuple[Version, Array]] = field(default_factory=dict)
+    holds: list[set[int]] = field(default_factory=list)
+    life: list[int] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+    count: int = 0
+
+    def at(self, when: float, what: str, *args: Any) -> None:
+        self.count += 1
+        heapq.heappush(self.events, (when, self.count, what, args))
+
+    def run(self, limit: float) -> None:
+        while self.events and self.core.state not in ("finished", "failed", "converged"):
+            self.now, _, what, args = heapq.heappop(self.events)
+            if self.now > limit:
+                self.core.end("max_seconds", limit, verify=False)
+                return
+            getattr(self, "on_" + what)(*args)
+            self.core.tick(self.now)
+            self._wake()
+
+    def _wake(self) -> None:
+        while self.core.due:
+            self.core.refresh(self.now)
+        parked, self.parked = self.parked, []
+        for worker in parked:
+            self._ask(worker)
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def on_ask(self, worker: int, life: int) -> None:
+        if life == self.life[worker]:
+            self.parked.append(worker)
+
+    def on_push(self, worker: int, life: int, push: Push, answered: bool) -> None:
+        """A message under way arrives even if its sender has died since."""
+        self.core.deliver(push, self.now)
+        if answered:
+            self.on_ask(worker, life)
+
+    def on_fetched(self, worker: int, life: int, chunk: int) -> None:
+        if life == self.life[worker]:
+            self.holds[worker].add(chunk)
+            self.core.dispatch.holds(f"w{worker}", self.holds[worker])
+
+    def on_death(self, worker: int, back: float) -> None:
+        self.life[worker] += 1
+        self.core.dispatch.gone(f"w{worker}")
+        if worker in self.parked:
+            self.parked.remove(worker)
+        if np.isfinite(back):
+            self.at(back, "birth", worker)
+        else:
+            alive = [w for w in range(len(self.life)) if self.core.dispatch.holders.get(f"w{w}")]
+            for k, chunk in enumerate(sorted(self.holds[worker])):
+                if alive:
+                    heir = alive[k % len(alive)]
+                    self.at(self.now + self.network.fetch, "fetched", heir, self.life[heir], chunk)
+
+    def on_birth(self, worker: int) -> None:
+        self.core.dispatch.holds(f"w{worker}", self.holds[worker])
+        self.have.pop(worker, None)
+        self.on_ask(worker, self.life[worker])
+
+    def on_tick(self, every: float) -> None:
+        self.at(self.now + every, "tick", every)
+
+    # -- one worker ------------------------------------------------------------------------------
+
+    def _ask(self, worker: int) -> None:
+        version, z = self.have.get(worker, (None, None))
+        reply = self.core.assign(f"w{worker}#0", version, self.now)
+        if isinstance(reply, (Wait, Assignment)) and reply.fetch is not None and np.isfinite(self.network.fetch):
+            self.at(self.now + self.network.fetch, "fetched", worker, self.life[worker], reply.fetch)
+        if isinstance(reply, Wait):
+            self.parked.append(worker)
+        elif isinstance(reply, Assignment):
+            self._work(worker, reply, z)
+
+    def _work(self, worker: int, work: Assignment, z: Array | None) -> None:
+        if work.z is not None:
+            z = work.z
+            if work.task is not Task.LINE:
+                self.have[worker] = (work.version, z)
+        before = self.problem.cost
+        payload = answer(self.core.params.rule, self.problem, self.data[work.chunk], work, z)  # type: ignore[arg-type]
+        share = self.data[work.chunk].rows * len(self.data) / sum(d.rows for d in self.data)
+        seconds = max(self.problem.cost - before, 0.05) * share * self.network.speeds[worker]
+        self.busy[worker] += seconds
+        trouble = "too_far" if payload is None else None
+        base = None if work.whole else work.seq - 1
+        push = Push(work.chunk, work.seq, work.task, work.version, payload or {}, base, seconds, trouble=trouble)
+        self._send(worker, push, self.now + seconds + self.network.latency)
+
+    def _send(self, worker: int, push: Push, when: float) -> None:
+        net, life = self.network, self.life[worker]
+        if self.rng.random() < net.lost:
+            self.at(when + 5.0, "ask", worker, life)
+            return
+        if self.rng.random() < net.late:
+            when += float(self.rng.exponential(20.0))
+        self.at(when, "push", worker, life, push, True)
+        if self.rng.random() < net.doubled:
+            self.at(when + float(self.rng.exponential(10.0)), "push", worker, life, push, False)
+
+
+def simulate(
+    problem: Problem,
+    X: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    chunks: int | Iterable[Any] = 64,
+    penalty: Penalty | None = None,
+    consensus: Consensus | None = None,
+    network: Network | None = None,
+    tol: float = 1e-8,
+    seed: int = 0,
+    limit: float = 1e5,
+) -> Simulation:
+    """Run a fit in virtual time.
+
+    Parameters
+    ----------
+    problem, penalty, consensus :
+        As in `paramserver.launch`.
+    X, y, sample_weight : arrays with the same number of rows
+    chunks : int, or iterable of index arrays
+        How the rows are cut.
+    network : Network
+    tol : float
+        Certified relative gap to reach.
+    seed : int
+    limit : float
+        Virtual time at which the run ends unfinished.
+    """
+    rule = consensus or AggregatedNewton()
+    require(rule.needs, problem, type(rule).__name__)
+    network = network or Network()
+    arrays = [np.asarray(a) for a in (X, y, sample_weight) if a is not None]
+    if len({len(a) for a in arrays}) != 1:
+        raise InvalidInput(f"X, y and sample_weight differ in length: {[len(a) for a in arrays]}")
+    cuts = np.array_split(np.arange(len(arrays[0])), chunks) if isinstance(chunks, int) else list(chunks)
+    data = [
+        problem.prepare(*(None if a is None else np.asarray(a)[rows] for a in (X, y, sample_weight))) for rows in cuts
+    ]
+    spec = RunSpec(problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9)
+    n = len(network.speeds)
+    world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))
+    world.holds = [set() for _ in range(n)]
+    for i in range(len(data)):
+        for k in range(min(network.copies, n)):
+            world.holds[(i + k * (1 + i // n % max(n - 1, 1))) % n].add(i)
+    world.life, world.busy = [0] * n, [0.0] * n
+    for worker in range(n):
+        world.at(0.0, "birth", worker)
+    for worker, when, back in network.deaths:
+        world.at(when, "death", worker, back)
+    world.at(1.0, "tick", 1.0)
+    world.run(limit)
+    core = world.core
+    if core.error is not None:
+        raise core.error
+    out = reading.result(core)
+    if out is None:
+        raise InvalidInput(f"the simulated run read not one chunk within {limit} units of time")
+    time = world.now
+    return Simulation(out, time, core.record.pushes / len(data), world.problem.hessians, np.array(world.busy) / time)

@@ -1,0 +1,196 @@
+"""What a user reads of a run: parameters, status, result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from paramserver.messages import Array, Version
+
+
+class Residuals(NamedTuple):
+    """A rule's own measure of how far it is, from server state alone.
+
+    ``estimate`` is in units of the objective and only triggers a verification; ``primal`` and
+    ``dual`` are the rule's residuals (Boyd et al. 2011, section 3.3), nan where it has none.
+    """
+
+    estimate: float
+    primal: float = float("nan")
+    dual: float = float("nan")
+
+
+class Verified(NamedTuple):
+    """The last version whose objective and gap were computed exactly."""
+
+    version: Version
+    objective: float
+    gap: float  #: relative to the null model's objective
+    gap_absolute: float
+    certificate: str  #: "duality gap", "estimate" or "residual"
+
+
+class Staleness(NamedTuple):
+    """How old z was when the push computed with it arrived."""
+
+    versions_median: float = float("nan")
+    versions_p99: float = float("nan")
+    ms_median: float = float("nan")
+    ms_p99: float = float("nan")
+
+
+class ChunkValue(NamedTuple):
+    """One chunk's local variable or unscaled dual, and the version it belongs to."""
+
+    chunk: int
+    version: Version
+    value: Array
+
+
+@dataclass(frozen=True)
+class Params:
+    """The parameters of one version.
+
+    Attributes
+    ----------
+    version : Version
+    age_s : float
+        Seconds since this version was made, when it was read.
+    z : (p,) float64
+        The consensus, flat; the intercept last where there is one.
+    coef_ : ndarray, intercept_ : float or ndarray
+        z as the problem unpacks it.
+    feature_names : tuple of str, or None
+    certified : bool
+        Whether this version's gap was verified (published z is not monotone in the objective).
+    """
+
+    version: Version
+    age_s: float
+    z: Array
+    coef_: Any
+    intercept_: Any
+    feature_names: tuple[str, ...] | None = None
+    certified: bool = False
+
+    def named(self) -> dict[str, float]:
+        """Coefficients by feature name (``x0``, ``x1`` … where the data have none)."""
+        flat = np.ravel(self.coef_)
+        names = self.feature_names or tuple(f"x{j}" for j in range(flat.size))
+        return dict(zip(names, flat.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run is doing, at one moment.
+
+    Times are in seconds, ages since the chunk's last accepted push. ``objective`` is an estimate
+    from what the chunks last pushed; ``verified`` is exact, for the version it names.
+    """
+
+    name: str
+    state: str
+    doing: str
+    version: Version
+    objective: float
+    verified: Verified | None
+    residuals: Residuals
+    n_chunks: int
+    n_rows: int
+    n_features: int
+    pushes: int
+    refused: dict[str, int]
+    staleness: Staleness
+    chunk_age: dict[int, float]
+    runners: dict[str, int]
+    server: str
+    epoch: int
+    seconds: float
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    waiting_for: tuple[int, ...] = ()
+    empty_chunks: tuple[int, ...] = ()
+
+    @property
+    def oldest(self) -> tuple[int, float]:
+        """The chunk that has waited longest, and for how long (seconds)."""
+        return max(self.chunk_age.items(), key=lambda kv: kv[1], default=(-1, 0.0))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        out = asdict(self)
+        for key in ("verified", "residuals", "staleness"):
+            part = getattr(self, key)
+            out[key] = None if part is None else part._asdict()
+        out["chunk_age"] = {str(k): v for k, v in self.chunk_age.items()}
+        return out
+
+
+class History(NamedTuple):
+    """A thinned record of a run; arrays of equal length, one entry a recorded version."""
+
+    seconds: Array
+    version: Array
+    pushes: Array
+    objective: Array  #: the estimate
+    estimate: Array  #: Residuals.estimate
+    gap: Array  #: certified absolute gap, nan where the version was not verified
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes
+    ----------
+    z : (p,) float64
+    coef_, intercept_ :
+        z as the problem unpacks it.
+    objective : float
+        F(z) = Σ weight·loss + R, exact where ``certificate`` is "duality gap".
+    gap, gap_absolute : float
+        Upper bound of F(z) − F*, over F(null model), and absolute.
+    certificate : str
+        "duality gap" (a proof), "estimate" (the rule's own), "residual".
+    converged : bool
+    reason : str
+        "converged", "stopped", "until", "max_seconds", "max_pushes", "stalled".
+    standard_errors : float
+        √(2·gap_absolute), a bound of the error in standard errors.
+    """
+
+    z: Array
+    coef_: Any
+    intercept_: Any
+    objective: float
+    gap: float
+    gap_absolute: float
+    certificate: str
+    converged: bool
+    reason: str
+    n_pushes: int
+    n_refused: int
+    n_rows: int
+    n_features: int
+    n_chunks: int
+    version: Version
+    seconds: float
+    consensus: str
+    penalty: str
+    history: History
+    name: str = ""
+    feature_names: tuple[str, ...] | None = None
+    standard_errors: float = float("nan")
+    notes: tuple[str, ...] = ()
+    pushes_per_chunk: dict[int, int] = field(default_factory=dict)
+
+    named = Params.named
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(objective={self.objective:.10g}, gap={self.gap:.2g} [{self.certificate}], "
+            f"converged={self.converged}, reason={self.reason!r}, n_pushes={self.n_pushes}, "
+            f"seconds={self.seconds:.3g})"
+        )

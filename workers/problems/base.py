@@ -1,0 +1,91 @@
+"""What a local problem is: the losses of one chunk as functions of z.
+
+Subclass `Problem` and define `prepare`, `survey`, `start` and whichever of `CAPABILITIES` you can;
+a rule that needs one you lack says so, with its signature. Nothing here imports Dask.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from paramserver.errors import MissingMethod
+from paramserver.messages import Array
+
+#: What a problem may offer over one chunk's data, by name, and the call it must answer.
+CAPABILITIES = {
+    "evaluate": "evaluate(data, z) -> Evaluation(value, gradient (p,), curvature)",
+    "curvature": "curvature(data, z) -> (rows,) second derivatives of the weighted losses",
+    "hessian": "hessian(data, curvature) -> (p, p), from Evaluation.curvature",
+    "hessian_diagonal": "hessian_diagonal(data, curvature) -> (p,)",
+    "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",
+    "fenchel": "fenchel(data, z, step) -> Σ ℓ + ℓ*(ℓ' + ℓ''·xᵀstep) − (…)·m at z",
+    "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
+    "reach": "reach(data) -> (p,) largest |X_jk| of each column",
+}
+
+
+class Evaluation(NamedTuple):
+    """Value, gradient (p,) and the rows' curvatures at one z; f is the *sum* of the losses."""
+
+    value: float
+    gradient: Array
+    curvature: Array
+
+
+class Start(NamedTuple):
+    """The null model: where every fit starts, and what relative gaps are relative to."""
+
+    z: Array
+    objective: float
+
+
+class Problem(ABC):
+    """The losses of one chunk; frozen settings only, so that it travels."""
+
+    #: The Hessian is the same at every z.
+    quadratic: ClassVar[bool] = False
+
+    @abstractmethod
+    def prepare(self, *parts: Any) -> Any:
+        """A chunk's parts, as launched (X, y, sample_weight or one object), → data to work on.
+
+        The data need a ``rows`` (int) and a ``memo`` (dict, for what is worth keeping). Raise
+        `BadData` naming the row for values that cannot be fitted.
+        """
+
+    @abstractmethod
+    def survey(self, data: Any) -> Array:
+        """One chunk's statistics for `start`: a float vector, [0] the rows, [1] the size p of z."""
+
+    def merge(self, a: Array, b: Array) -> Array:
+        """Two chunks' surveys as one; the default adds all but p."""
+        out = a + b
+        out[1] = a[1]
+        return out
+
+    @abstractmethod
+    def start(self, survey: Array) -> Start:
+        """The null model's z (p,) and objective, from the merged survey."""
+
+    def penalised(self, p: int) -> np.ndarray:
+        """Mask (p,) of the coordinates that the penalty acts on."""
+        return np.ones(p, bool)
+
+    def unpack(self, z: Array) -> tuple[Any, Any]:
+        """z → (coef_, intercept_)."""
+        return z, 0.0
+
+    def check_target(self, y: Any) -> None:
+        """Refuse what can be seen to be wrong with a target that is at hand, before it is sent."""
+
+
+def require(needs: Iterable[str], problem: Problem, who: str) -> None:
+    """Raise `MissingMethod` where ``problem`` lacks something that ``who`` needs."""
+    lacking = [name for name in needs if not callable(getattr(problem, name, None))]
+    if lacking:
+        lines = "\n".join(f"    def {CAPABILITIES.get(name, name)}" for name in lacking)
+        raise MissingMethod(f"{who} needs of a problem what {type(problem).__name__} lacks; define on it\n{lines}")

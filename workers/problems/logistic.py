@@ -1,0 +1,87 @@
+"""Logistic regression: log(1 + exp(m)) − y·m, y in {0, 1}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import xlogy
+
+from paramserver.errors import BadData, InvalidInput
+from paramserver.messages import Array
+from paramserver.workers.problems.base import Start
+from paramserver.workers.problems.glm import GLM, Data, Rows
+
+
+class Logistic(GLM):
+    """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool.
+
+    Parameters
+    ----------
+    fit_intercept : bool
+        The intercept is last in z and never penalised.
+    """
+
+    def target(self, y: Array) -> Array:
+        good = (y == 1) | (y == 0) | (y == -1)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise BadData(f"label {y[row]:g} in row {row}: Logistic takes 0/1, -1/1 or bool")
+        return y
+
+    def check_target(self, y: Any) -> None:
+        values = np.unique(np.asarray(y))
+        if not (np.isin(values, (0, 1)).all() or np.isin(values, (-1, 1)).all()):
+            shown = ", ".join(map(str, values[:6].tolist()))
+            raise InvalidInput(f"Logistic takes labels 0/1, -1/1 or bool, got {shown}: encode y first")
+
+    def rows(self, margins: Array, y: Array) -> Rows:
+        # In terms of t = ∓m, so that neither tail overflows or cancels, |m| = 1000 included.
+        sign = np.where(y > 0, -1.0, 1.0)
+        t = sign * margins
+        e = np.exp(-np.abs(t))
+        one = 1.0 + e
+        up = np.where(t >= 0, 1.0, e) / one
+        return Rows(np.maximum(t, 0.0) + np.log1p(e), sign * up, e / (one * one))
+
+    def fenchel_rows(self, margins: Array, y: Array, delta: Array) -> Array:
+        # ℓ*(θ) is the entropy of q = y + θ; the sum below is KL(q ‖ p), p = 1/(1 + exp(−m)).
+        p, down = 1.0 / (1.0 + np.exp(-margins.clip(-700))), 1.0 / (1.0 + np.exp(margins.clip(max=700)))
+        q, rest = p + p * down * delta, down - p * down * delta
+        inside = (q >= 0) & (rest >= 0)
+        q, rest = q.clip(0), rest.clip(0)
+        terms = xlogy(q, q / p) + xlogy(rest, rest / down)
+        return np.where(inside, terms.clip(0), np.inf)
+
+    def fenchel_bound(self, bend: float, reach: float) -> float | None:
+        """c(r)·ΔᵀHΔ, c(r) = ∫₀¹(1−t)/(1−tr)dt, since q_t(1−q_t) ≥ p(1−p)(1−t|δ|); None from r = 1 on."""
+        if reach >= 1.0:
+            return None
+        if reach < 1e-3:
+            return bend * (0.5 + reach / 6.0 + reach**2 / 10.0)
+        return bend * (reach + (1.0 - reach) * float(np.log1p(-reach))) / reach**2
+
+    def survey(self, data: Data) -> Array:
+        """[rows, p, Σw, Σw·[y = 1], rows with y = 0, rows with y = −1]."""
+        weight = np.ones(data.rows) if data.weight is None else data.weight
+        counts = [float((data.y == 0).sum()), float((data.y == -1).sum())]
+        p = self.size(data.X.shape[1])
+        return np.array([data.rows, p, weight.sum(), weight @ (data.y > 0), *counts])
+
+    def start(self, survey: Array) -> Start:
+        _, p, total, ones, zeros, minus = survey
+        if zeros and minus:
+            raise BadData(f"labels are 0/1 in some rows and -1/1 in others ({zeros:.0f} zeros, {minus:.0f} of -1)")
+        if not total > 0:
+            raise BadData("all sample weights are zero: there is nothing to fit")
+        z = np.zeros(int(p))
+        if not self.fit_intercept:
+            return Start(z, float(total * np.log(2.0)))
+        if ones <= 0 or ones >= total:
+            raise BadData(
+                f"all labels are {'1' if ones else '0 (or -1)'}: with a free intercept there is no finite "
+                "optimum; check the target, or pass fit_intercept=False"
+            )
+        rate = ones / total
+        z[-1] = np.log(ones) - np.log(total - ones)
+        return Start(z, float(-ones * np.log(rate) - (total - ones) * np.log1p(-rate)))

@@ -1,0 +1,87 @@
+"""Local solves of one chunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from paramserver.messages import Array
+from paramserver.quadratic import Factor
+from paramserver.workers.problems.base import Evaluation, Problem
+
+DRIFT = 0.1  #: a Hessian is kept while its rows' curvatures moved less than this, relatively
+
+
+def drifted(curvature: Array, old: Array) -> bool:
+    """Whether Σ|D − D_old| > 0.1·ΣD_old."""
+    return bool(np.abs(curvature - old).sum() > DRIFT * np.abs(old).sum())
+
+
+def times(M: Array, v: Array) -> Array:
+    """M·v for a matrix or a diagonal metric."""
+    return M @ v if M.ndim == 2 else M * v
+
+
+def prox(
+    problem: Problem, data: Any, centre: Array, M: Array, start: Array, scale: Array, limit: int = 50
+) -> tuple[Array, Evaluation]:
+    """argmin_x f(x) + ½‖x − centre‖²_M by damped Newton with a lazily refreshed Hessian.
+
+    Parameters
+    ----------
+    centre, start, scale : (p,)
+        The solve is as exact as the step x − ``scale`` deserves: its decrement falls to 1e-8 of
+        ‖x − scale‖²_M, the error in x to 1e-4 of it.
+    M : (p, p) or (p,)
+        Positive semi-definite metric.
+
+    Returns
+    -------
+    x : (p,)
+    at : Evaluation of f at x
+    """
+    x, at = start, _evaluate(problem, data, start)
+    factor, made_at = None, at.curvature
+    for _ in range(limit):
+        off = at.gradient + times(M, x - centre)
+        if factor is None or drifted(at.curvature, made_at):
+            metric = M if M.ndim == 2 else np.diag(M)
+            factor, made_at = Factor(_hessian(problem, data, at.curvature) + metric), at.curvature
+        step = -factor.solve(off)
+        decrement = -float(off @ step)
+        apart = x - scale
+        if decrement <= 1e-8 * float(apart @ times(M, apart)) + 1e-16 * abs(at.value):
+            break
+        x, at = _search(problem, data, centre, M, x, at, step, decrement)
+    return x, at
+
+
+def _search(
+    problem: Problem, data: Any, centre: Array, M: Array, x: Array, at: Evaluation, step: Array, decrement: float
+) -> tuple[Array, Evaluation]:
+    """Armijo back-tracking; a step that rounding alone decides is taken as it is."""
+
+    def total(point: Array, value: float) -> float:
+        apart = point - centre
+        return value + 0.5 * float(apart @ times(M, apart))
+
+    before = total(x, at.value)
+    slack = 1e-13 * abs(before)
+    t = 1.0
+    while True:
+        new = x + t * step
+        at_new = _evaluate(problem, data, new)
+        if total(new, at_new.value) <= before - 1e-4 * t * decrement + slack or t < 1e-10:
+            return new, at_new
+        t *= 0.5
+
+
+def _evaluate(problem: Problem, data: Any, x: Array) -> Evaluation:
+    out: Evaluation = problem.evaluate(data, x)  # type: ignore[attr-defined]
+    return out
+
+
+def _hessian(problem: Problem, data: Any, curvature: Array) -> Array:
+    out: Array = problem.hessian(data, curvature)  # type: ignore[attr-defined]
+    return out

@@ -1,0 +1,51 @@
+"""What a worker computes for each task: pure, no Dask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from paramserver.consensus.base import Consensus, Pull
+from paramserver.messages import Array, Assignment, Fields, Task
+from paramserver.workers.problems.base import Problem
+
+
+def answer(rule: Consensus, problem: Problem, data: Any, work: Assignment, z: Array | None) -> Fields | None:
+    """The payload for one assignment; None where z is too far for a finite value.
+
+    ``z`` is the point the assignment is about: its own, or the one the runner holds of its version.
+    """
+    if work.task is Task.SURVEY:
+        return {"survey": np.asarray(problem.survey(data), dtype=np.float64)}
+    assert z is not None
+    if work.task is Task.SOLVE:
+        return rule.step(problem, data, Pull(z, work.version, work.fields, work.whole))
+    return _QUESTIONS[work.task](problem, data, z, work.fields)
+
+
+def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    at = problem.evaluate(data, z)
+    out: Fields = {"f": np.float64(at.value), "g": at.gradient, "reach": _reach(problem, data)}
+    if fields["hessian"]:
+        out["H"] = problem.hessian(data, at.curvature)
+        data.memo["hessian_at"] = (z, at.curvature)
+    return out
+
+
+def _reach(problem: Any, data: Any) -> Array:
+    if "reach" not in data.memo:
+        data.memo["reach"] = np.asarray(problem.reach(data), dtype=np.float64)
+    out: Array = data.memo["reach"]
+    return out
+
+
+def _conjugate(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    return {"fenchel": np.float64(problem.fenchel(data, z, fields["step"]))}
+
+
+def _line(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    return {"values": np.asarray(problem.line(data, z, fields["step"], fields["ts"]), dtype=np.float64)}
+
+
+_QUESTIONS = {Task.VERIFY: _verify, Task.CONJUGATE: _conjugate, Task.LINE: _line}
