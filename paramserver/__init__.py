@@ -1,0 +1,95 @@
+"""Asynchronous consensus optimisation on Dask: a live parameter server with certified answers.
+
+Public names are loaded on first use (PEP 562): ``import paramserver`` imports neither Dask nor
+numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from paramserver._version import __version__
+
+if TYPE_CHECKING:
+    from paramserver import datasets, errors, testing
+    from paramserver.consensus import ADMM, AggregatedNewton, Consensus
+    from paramserver.launch import connect, fit, forget, launch
+    from paramserver.launch import list_runs as list
+    from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
+    from paramserver.run import Run, as_completed
+    from paramserver.simulate import Network, simulate
+    from paramserver.views import Params, Result, Status
+    from paramserver.workers.problems import LeastSquares, Logistic, Problem
+
+_HOME = {
+    "ADMM": "paramserver.consensus",
+    "AggregatedNewton": "paramserver.consensus",
+    "Consensus": "paramserver.consensus",
+    "ElasticNet": "paramserver.penalties",
+    "L1": "paramserver.penalties",
+    "L2": "paramserver.penalties",
+    "LeastSquares": "paramserver.workers.problems",
+    "Logistic": "paramserver.workers.problems",
+    "Network": "paramserver.simulate",
+    "NoPenalty": "paramserver.penalties",
+    "Params": "paramserver.views",
+    "Penalty": "paramserver.penalties",
+    "Problem": "paramserver.workers.problems",
+    "Result": "paramserver.views",
+    "Run": "paramserver.run",
+    "Status": "paramserver.views",
+    "as_completed": "paramserver.run",
+    "connect": "paramserver.launch",
+    "fit": "paramserver.launch",
+    "forget": "paramserver.launch",
+    "launch": "paramserver.launch",
+    "list": "paramserver.launch:list_runs",
+    "simulate": "paramserver.simulate",
+}
+_MODULES = ("datasets", "errors", "testing")
+
+__all__ = [
+    "ADMM",
+    "AggregatedNewton",
+    "Consensus",
+    "ElasticNet",
+    "L1",
+    "L2",
+    "LeastSquares",
+    "Logistic",
+    "Network",
+    "NoPenalty",
+    "Params",
+    "Penalty",
+    "Problem",
+    "Result",
+    "Run",
+    "Status",
+    "__version__",
+    "as_completed",
+    "connect",
+    "datasets",
+    "errors",
+    "fit",
+    "forget",
+    "launch",
+    "list",
+    "simulate",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"paramserver.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'paramserver' has no attribute {name!r}")
+    module, _, attribute = _HOME[name].partition(":")
+    value = getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> Any:
+    return __all__

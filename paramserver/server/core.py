@@ -161,7 +161,7 @@ class Core:
 
     def _begin(self, now: float) -> None:
         total = None
-        for i, slot in enumerate(self.params.slots):
+        for slot in self.params.slots:
             if slot.survey is None or slot.empty:
                 continue
             total = slot.survey if total is None else self.spec.problem.merge(total, slot.survey)

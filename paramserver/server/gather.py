@@ -10,7 +10,7 @@ import numpy as np
 from paramserver.messages import Array, Fields, Task
 
 #: What an answer carries, by task; "p" stands for the size of z, "t" for a line's steps.
-SHAPES: dict[Task, dict[str, tuple[str | int, ...]]] = {
+SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.SURVEY: {"survey": ("any",)},
     Task.VERIFY: {"f": (), "g": ("p",), "H": ("p", "p"), "reach": ("p",)},
     Task.CONJUGATE: {"fenchel": ()},
@@ -59,7 +59,7 @@ class Gather:
         sizes = {"p": p, "t": len(STEPS)}
         for name, sides in shapes.items():
             value = np.asarray(answer[name])
-            want = value.shape if sides == ("any",) else tuple(sizes.get(s, s) for s in sides)
+            want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)
             if value.shape != want or value.dtype != np.float64:
                 return "shape"
             if np.isnan(value).any() or (self.task in (Task.SURVEY, Task.VERIFY) and np.isinf(value).any()):

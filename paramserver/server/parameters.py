@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from paramserver.workers.problems.base import Start
 REBUILD = 200  #: pushes between rebuilds of the running sums, against drift
 
 
+class Published(NamedTuple):
+    """One version of z, whole: a reader in another thread sees all of it or the one before."""
+
+    version: Version
+    z: Array | None  #: (p,), read-only; None before every chunk was surveyed
+    made_at: float
+
+
 class Parameters:
     """The consensus z, its version, and one slot a chunk.
 
@@ -28,9 +36,7 @@ class Parameters:
     def __init__(self, spec: RunSpec, epoch: int, now: float) -> None:
         self.spec, self.rule = spec, spec.rule
         self.slots = [Slot(served=now) for _ in range(spec.n_chunks)]
-        self.version = Version(epoch, 0)
-        self.made_at = now
-        self.z: Array | None = None
+        self.published = Published(Version(epoch, 0), None, now)
         self.fresh: set[int] = set()  #: chunks that reported since z was made
         self.reports = 0.0
         self.setup: Setup | None = None
@@ -64,6 +70,16 @@ class Parameters:
         assert self.setup is not None
         mask = np.asarray(self.spec.problem.penalised(self.setup.p), bool)
         self.bound = Bound(penalty, mask)
+
+    @property
+    def z(self) -> Array | None:
+        """Today's z."""
+        return self.published.z
+
+    @property
+    def version(self) -> Version:
+        """Today's version."""
+        return self.published.version
 
     @property
     def live(self) -> list[int]:
@@ -145,7 +161,7 @@ class Parameters:
     def _publish(self, z: Array, now: float, version: Version) -> None:
         z = np.array(z, dtype=np.float64)
         z.setflags(write=False)
-        self.z, self.made_at, self.version = z, now, version
+        self.published = Published(version, z, now)
 
     def update(self, penalty: Penalty | None, rule: Consensus) -> None:
         """New settings on a live run."""

@@ -20,13 +20,13 @@ DOING = {
 
 def params(core: Core, now: float) -> Params | None:
     """Today's parameters; None before the data are read."""
-    p = core.params
-    if p.z is None:
+    version, z, made_at = core.params.published
+    if z is None:
         return None
-    coef, intercept = core.spec.problem.unpack(p.z)
+    coef, intercept = core.spec.problem.unpack(z)
     verified = core.verifier.verified
-    certified = verified is not None and verified.version == p.version
-    return Params(p.version, now - p.made_at, p.z, coef, intercept, core.spec.feature_names, certified)
+    certified = verified is not None and verified.version == version
+    return Params(version, now - made_at, z, coef, intercept, core.spec.feature_names, certified)
 
 
 def status(core: Core, now: float, runners: dict[str, int], server: str) -> Status:

@@ -86,7 +86,8 @@ class Verifier:
     def conclude(self, now: float, limit: float) -> str:
         """Act on a complete gather: "asking" on, "passed", "failed" or "stalled"."""
         gather = self.gather
-        assert gather is not None and gather.z is not None
+        assert gather is not None
+        assert gather.z is not None
         self.gather = None
         if gather.task is Task.LINE:
             return self._search(gather, now, limit)

@@ -79,7 +79,7 @@ class Problem(ABC):
         """z → (coef_, intercept_)."""
         return z, 0.0
 
-    def check_target(self, y: Any) -> None:
+    def check_target(self, y: Any) -> None:  # noqa: B027
         """Refuse what can be seen to be wrong with a target that is at hand, before it is sent."""
 
 

@@ -1,0 +1,8 @@
+"""Data ready to fit: real flights, one-hot encoding with names kept, Parquet and CSV files."""
+
+from paramserver.datasets.base import Dataset
+from paramserver.datasets.files import from_files
+from paramserver.datasets.nycflights import flights
+from paramserver.datasets.onehot import encode
+
+__all__ = ["Dataset", "encode", "flights", "from_files"]

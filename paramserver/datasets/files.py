@@ -1,0 +1,99 @@
+"""Parquet and CSV files as features and target."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from paramserver.datasets.base import Dataset, need
+from paramserver.datasets.onehot import apply, make_plan
+from paramserver.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+PARQUET = {".parquet", ".parq", ".pq"}
+COMPRESSED = {".gz", ".bz2", ".xz", ".zip", ".zst"}
+
+
+def from_files(path: str, target: str) -> Dataset:
+    """Read Parquet or CSV files into features and target; the data stay where they are until computed.
+
+    Parameters
+    ----------
+    path : str
+        A file, a glob, a folder of Parquet files, or a URL that fsspec knows. The suffix decides:
+        ``.parquet``, ``.parq``, ``.pq``, or ``.csv``, compressed too (``.csv.gz``, one partition a file).
+    target : str
+        The column to predict, numeric or bool. All other columns are features: numbers and bools
+        as float64, the rest one-hot by `encode`, which takes one pass over these columns.
+
+    Returns
+    -------
+    Dataset
+        ``X`` and ``y``, partition by partition from the same rows of the files.
+
+    Raises
+    ------
+    InvalidInput
+        Nothing matches the path, its files cannot be read, ``target`` is not among the columns or
+        not numeric, no feature is left, or a feature cannot be encoded.
+    """
+    frame = _read(os.fspath(path))
+    names = list(frame.columns)
+    if target not in names:
+        raise InvalidInput(f"no column {target!r} in {path}; its columns are {', '.join(map(repr, names))}")
+    features = [name for name in names if name != target]
+    if not features:
+        raise InvalidInput(f"{path} has no column but the target {target!r}: nothing to fit with")
+    if not need("pandas", "dataframe").api.types.is_numeric_dtype(frame.dtypes[target]):
+        raise InvalidInput(f"the target {target!r} is {frame.dtypes[target]}: it must be numeric or bool, such as 0/1")
+
+    plan = make_plan(frame[features])
+    target_plan = make_plan(frame[[target]])
+    # Through Delayed: dask merges partitions of a Parquet file that is read for few of its columns,
+    # and y would no longer match X. It also makes both share one reading of the file.
+    whole = need("dask.dataframe", "dataframe").from_delayed(frame.to_delayed(), meta=frame._meta, verify_meta=False)
+    return Dataset(apply(whole, plan), apply(whole, target_plan)[target])
+
+
+def _read(path: str) -> dd.DataFrame:
+    dd = need("dask.dataframe", "dataframe")
+    try:
+        kind, compressed = _kind(path)
+        if kind == "parquet":
+            return dd.read_parquet(path)
+        # All numbers become float64 anyway; a whole number in the first lines promises no whole numbers below
+        blocks: dict[str, Any] = {"blocksize": None} if compressed else {}
+        return dd.read_csv(path, assume_missing=True, **blocks)
+    except InvalidInput:
+        raise
+    except (ImportError, OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+
+
+def _kind(path: str) -> tuple[str, bool]:
+    """parquet or csv, and whether the files are compressed as a whole."""
+    fs, _, found = need("fsspec.core", "dataframe").get_fs_token_paths(path)
+    found = [name for name in found if fs.exists(name)]
+    if not found:
+        raise InvalidInput(f"nothing matches {path} (working directory {os.getcwd()})")
+    kinds = {_kind_of(fs, name) for name in found}
+    if len(kinds) > 1:
+        raise InvalidInput(f"{path} matches files of different kinds; name one kind, such as '*.csv'")
+    return kinds.pop()
+
+
+def _kind_of(fs: Any, name: str) -> tuple[str, bool]:
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    if fs.isdir(name):
+        if not any(PurePosixPath(inside).suffix.lower() in PARQUET for inside in fs.find(name)):
+            raise InvalidInput(f"the folder {name} holds no Parquet files; for CSV files pass {name}/*.csv")
+        return "parquet", False
+    if suffixes and suffixes[-1] in PARQUET:
+        return "parquet", False
+    compressed = bool(suffixes) and suffixes[-1] in COMPRESSED
+    if ".csv" in suffixes[-2:] if compressed else suffixes[-1:] == [".csv"]:
+        return "csv", compressed
+    raise InvalidInput(f"{name} has no suffix that says what it is: .parquet, .parq, .pq, .csv or .csv.gz")

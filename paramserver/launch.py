@@ -1,0 +1,213 @@
+"""`launch`, `fit`, `connect`, `list`, `forget`: from a user's data to a named run."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import distributed
+
+from paramserver._version import __version__
+from paramserver.consensus import ADMM, AggregatedNewton, Consensus
+from paramserver.errors import EnvironmentMismatch, InvalidInput, NoScheduler, UnknownRun
+from paramserver.penalties import NoPenalty, Penalty
+from paramserver.run import Run, ask_supervisor
+from paramserver.server.spec import RunSpec
+from paramserver.supervisor import KEYS_LIMIT, Supervisor
+from paramserver.views import Result, Status
+from paramserver.workers import chunks as chunking
+from paramserver.workers.problems.base import Problem, require
+
+RULES: dict[str, type[Consensus]] = {"newton": AggregatedNewton, "admm": ADMM}
+PENALTY_METHODS = {
+    "value": "value(w) -> R(w)",
+    "prox": "prox(v, steps) -> argmin R(w) + Σ (w - v)²/(2 steps)",
+    "subgradient": "subgradient(w, near) -> the element of ∂R(w) nearest to near",
+}
+
+
+def launch(
+    problem: Problem,
+    X: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    penalty: Penalty | None = None,
+    consensus: str | Consensus = "newton",
+    z0: Any = None,
+    name: str | None = None,
+    client: Any = None,
+    tol: float | None = None,
+    until: Callable[[Status], bool] | None = None,
+    max_seconds: float | None = None,
+    max_pushes: int | None = None,
+    keep: bool = False,
+    chunks: int | None = None,
+    runners_per_worker: int | None = None,
+) -> Run:
+    """Start a fit on the cluster and return at once; it needs this client no more.
+
+    Minimises Σ sample_weight·loss + R(w) over z = (w, intercept); the intercept is last in z and
+    never penalised.
+
+    Parameters
+    ----------
+    problem : Problem
+        `Logistic`, `LeastSquares`, or your own.
+    X : array_like (n, d), dask array or DataFrame, or list of chunks
+        Unknown chunk sizes are fine. A list holds futures or delayed values of (X_i, y_i), tuples
+        of them, or objects handed to the problem untouched, one a chunk.
+    y, sample_weight : as X, (n,)
+    penalty : Penalty
+        `NoPenalty()`, `L1`, `L2`, `ElasticNet`, or your own.
+    consensus : "newton", "admm" or Consensus
+    z0 : (p,) array
+        Where to start; the null model otherwise.
+    name : str
+        Unique among the scheduler's live runs; made up if not given.
+    client : distributed.Client
+        The current one if not given, also inside a task.
+    tol : float
+        On the certified relative gap (F − F*)/F(null model). None: 1e-6, and an error of at most
+        0.1 standard errors.
+    until : callable of Status → bool
+        Runs beside the server a few times a second; true ends the run.
+    max_seconds, max_pushes : float, int
+        Limits; the last z is certified when one is met.
+    keep : bool
+        The run stays live after convergence, until `Run.stop`.
+    chunks : int
+        For data in memory: how many chunks (default 8 a worker thread).
+    runners_per_worker : int
+        Default: each worker's number of threads.
+
+    Raises
+    ------
+    InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
+    """
+    client = _client(client)
+    penalty = NoPenalty() if penalty is None else penalty
+    rule = _rule(consensus)
+    _check_plugins(problem, rule, penalty)
+    name = name or f"run-{uuid.uuid4().hex[:6]}"
+    client.sync(_prepare, client)
+    data = chunking.make(client, problem, X, y, sample_weight, chunks)
+    spec = RunSpec(
+        problem, penalty, rule, len(data.keys), name, uuid.uuid4().hex[:12], z0, tol, until, max_seconds,
+        max_pushes, keep, data.names,
+    )  # fmt: skip
+    summary = client.sync(_claim, client, spec, data, runners_per_worker)
+    return Run(name, client, summary)
+
+
+def fit(problem: Problem, X: Any, y: Any = None, **options: Any) -> Result:
+    """`launch`, then wait for the result; the run is stopped if the wait is interrupted."""
+    run = launch(problem, X, y, **options)
+    try:
+        return run.result()
+    except KeyboardInterrupt:
+        run.stop()
+        raise
+
+
+def connect(name: str | None = None, client: Any = None) -> Run:
+    """A run by its name, from any process that reaches the scheduler; without a name, the only one.
+
+    Raises
+    ------
+    UnknownRun
+        Lists the runs there are.
+    """
+    client = _client(client)
+    summary = client.sync(ask_supervisor, client, "find", name=name)
+    return Run(summary["name"], client, summary)
+
+
+def list_runs(client: Any = None) -> list[dict[str, Any]]:
+    """Every run the scheduler knows: name, state, reason, n_chunks, created; newest last."""
+    client = _client(client)
+    try:
+        found = client.sync(ask_supervisor, client, "list")
+    except UnknownRun:
+        return []
+    return [{key: run[key] for key in ("name", "state", "reason", "n_chunks", "created")} for run in found]
+
+
+def forget(name: str, client: Any = None) -> None:
+    """Drop a finished run's result from the scheduler."""
+    client = _client(client)
+    client.sync(ask_supervisor, client, "forget", name=name)
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def _client(client: Any) -> Any:
+    if client is None:
+        try:
+            client = distributed.get_client()
+        except ValueError:
+            raise InvalidInput("no Dask client: create one, distributed.Client(...), or pass client=") from None
+    if client.status not in ("running", "connecting", "newly-created"):
+        raise NoScheduler(f"the client is {client.status}: connect a new one")
+    return client
+
+
+def _rule(consensus: str | Consensus) -> Consensus:
+    if isinstance(consensus, Consensus):
+        return consensus
+    if isinstance(consensus, str) and consensus in RULES:
+        return RULES[consensus]()
+    raise InvalidInput(f"consensus must be one of {sorted(RULES)} or a Consensus object, got {consensus!r}")
+
+
+def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
+    if not isinstance(problem, Problem):
+        raise InvalidInput(f"problem must be a Problem such as Logistic(), got {problem!r}")
+    lacking = [text for method, text in PENALTY_METHODS.items() if not callable(getattr(penalty, method, None))]
+    if lacking:
+        lines = "\n".join(f"    def {text}" for text in lacking)
+        raise InvalidInput(f"penalty must be a Penalty; {type(penalty).__name__} lacks\n{lines}")
+    require(rule.needs, problem, type(rule).__name__)
+
+
+async def _prepare(client: Any) -> None:
+    """The same paramserver everywhere, and its plug-in on the scheduler."""
+    await _check_environment(client)
+    await client.register_plugin(Supervisor())
+
+
+async def _check_environment(client: Any) -> None:
+    """Ask each process once what it imports; by value, since it may lack paramserver."""
+    probe = eval(_PROBE, {"__name__": "__main__"})
+    known = client.__dict__.setdefault("_paramserver_checked", set())
+    scheduler = client.scheduler.address
+    workers = [w for w in client.scheduler_info(n_workers=-1)["workers"] if w not in known]
+    found: dict[str, Any] = {}
+    if scheduler not in known:
+        found[f"the scheduler at {scheduler}"] = await asyncio.wait_for(client.run_on_scheduler(probe), 30.0)
+    if workers:
+        answers = await asyncio.wait_for(client.run(probe, workers=workers, on_error="return"), 30.0)
+        found.update({f"the worker at {address}": answer for address, answer in answers.items()})
+    for where, version in found.items():
+        if isinstance(version, OSError):
+            continue  # it left just now
+        if version != __version__:
+            has = f"imports paramserver {version}" if isinstance(version, str) and version else "cannot import paramserver"
+            raise EnvironmentMismatch(f"{where} {has}, this process has {__version__}: install the same one there")
+    known.update([scheduler, *workers])
+
+
+_PROBE = "lambda: getattr(__import__('importlib').import_module('paramserver._version'), '__version__', '') " \
+    "if __import__('importlib.util').util.find_spec('paramserver') else ''"  # fmt: skip
+
+
+async def _claim(client: Any, spec: RunSpec, data: chunking.Chunks, runners_per_worker: int | None) -> Any:
+    blob = cloudpickle.dumps((spec, data.keys))
+    return await ask_supervisor(
+        client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id,
+        keys=cloudpickle.dumps(data.keys), blob=blob, runners_per_worker=runners_per_worker,
+    )  # fmt: skip

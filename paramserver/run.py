@@ -1,0 +1,261 @@
+"""`Run`: one fit on the cluster, from whichever process knows its name."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+from paramserver.errors import CallTimeout, InvalidInput, NoScheduler, ParamServerError, RunFailed, ServerGone, UnknownRun
+from paramserver.messages import Version
+from paramserver.penalties import Penalty
+from paramserver.server.actor import result_of
+from paramserver.server.handle import Handle
+from paramserver.views import ChunkValue, History, Params, Residuals, Result, Staleness, Status
+
+POLL = 10.0  #: seconds of one long poll for the end
+
+
+async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **arguments: Any) -> Any:
+    """One call to the scheduler's handler, with a limit."""
+    try:
+        reply = await asyncio.wait_for(client.scheduler.paramserver(do=do, **arguments), timeout)
+    except asyncio.TimeoutError:
+        raise CallTimeout(f"the scheduler did not answer {do!r} within {timeout:g} s") from None
+    except (AttributeError, ValueError, KeyError) as error:
+        if do in ("find", "list", "wait"):  # no plug-in yet: nothing was ever launched here
+            raise UnknownRun("no runs on this scheduler: nothing has been launched there yet") from None
+        raise NoScheduler(f"the scheduler does not know paramserver: {error!r}") from error
+    except OSError as error:
+        raise NoScheduler(f"the scheduler cannot be reached: {error}") from error
+    if reply["status"] != "OK":
+        raise pickle.loads(reply["exception"])
+    return reply["result"]
+
+
+class Run:
+    """A running or finished fit; made by `launch` and `connect`.
+
+    Every call has a limit and goes through the scheduler, so that a client that reaches only the
+    scheduler's port can use all of them. In an asynchronous client, ``await run`` gives the Result.
+    """
+
+    def __init__(self, name: str, client: Any, summary: dict[str, Any]) -> None:
+        self.name, self.client = name, client
+        self._summary = summary
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r}: {self._summary['state']}>"
+
+    # -- finding ---------------------------------------------------------------------------------
+
+    async def _find(self) -> dict[str, Any]:
+        summary: dict[str, Any] = await ask_supervisor(self.client, "find", name=self.name)
+        if summary["run_id"] != self._summary["run_id"]:
+            raise UnknownRun(f"run {self.name!r} ended, and another of its name was launched since: connect again")
+        self._summary = summary
+        return summary
+
+    async def _call(self, method: str, *args: Any, timeout: float = 30.0) -> Any:
+        """Call the server, wherever it is now; None where the run is over or not begun."""
+        for _ in range(2):
+            summary = self._summary
+            if summary["handle"] is None or summary["state"] == "waiting":
+                summary = await self._find()
+            if summary["handle"] is None or not _live(summary):
+                return None
+            try:
+                handle = Handle(*summary["handle"])
+                return await handle.through(self.client.scheduler, method, *args, timeout=timeout)
+            except ServerGone:
+                await self._find()  # it ended or moved since
+        summary = await self._find()
+        if not _live(summary):
+            return None
+        raise ServerGone(f"the server of run {self.name!r} does not answer at {summary['handle'][1]}")
+
+    async def _outcome(self) -> tuple[Any, Status | None] | None:
+        summary = self._summary if self._summary["outcome"] else await self._find()
+        return pickle.loads(summary["outcome"]) if summary["outcome"] else None
+
+    def _sync(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self.client.sync(function, *args, **kwargs)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def params(self) -> Params:
+        """The current parameters, all of one version.
+
+        Raises
+        ------
+        RunFailed
+            The run failed, or has not read its data yet (try again then).
+        """
+        out: Params = self._sync(self._params)
+        return out
+
+    async def _params(self) -> Params:
+        live = await self._call("params")
+        if live is not None:
+            return live  # type: ignore[no-any-return]
+        outcome = await self._outcome()
+        if outcome is None:
+            raise RunFailed(f"run {self.name!r} has no parameters yet: its data are not read ({self._summary['state']})")
+        result = result_of(outcome)  # type: ignore[arg-type]
+        age = max(time.time() - self._summary["created"] - result.seconds, 0.0)
+        exact = result.certificate == "duality gap"
+        return Params(result.version, age, result.z, result.coef_, result.intercept_, result.feature_names, exact)
+
+    def status(self) -> Status:
+        """How the run is doing now."""
+        out: Status = self._sync(self._status)
+        return out
+
+    async def _status(self) -> Status:
+        live = await self._call("status")
+        if live is not None:
+            return live  # type: ignore[no-any-return]
+        outcome = await self._outcome()
+        if outcome is not None and outcome[1] is not None:
+            return outcome[1]
+        return self._waiting(outcome)
+
+    def _waiting(self, outcome: Any) -> Status:
+        summary = self._summary
+        failed = outcome is not None
+        doing = f"failed: {summary['reason']}" if failed else "waiting: no worker has room for the server yet"
+        return Status(
+            self.name, "failed" if failed else "waiting", doing, Version(1, 0), float("nan"), None,
+            Residuals(float("nan")), summary["n_chunks"], 0, 0, 0, {}, Staleness(), {}, {}, "", 1,
+            time.time() - summary["created"], summary["reason"],
+        )  # fmt: skip
+
+    def watch(self, every: float = 1.0) -> Iterator[Status]:
+        """Status every so many seconds, the last one when the run is over."""
+        while True:
+            status = self.status()
+            yield status
+            if status.state in ("converged", "finished", "failed"):
+                return
+            self._sync(self._over_within, every)
+
+    def duals(self, chunk: int | None = None) -> Any:
+        """The unscaled dual variables y_i, each a `ChunkValue` with the version it belongs to.
+
+        One for ``chunk``, or a list of all that have reported; Σ y_i ∈ ∂R(z) at the optimum.
+        """
+        return self._values("dual", chunk)
+
+    def local(self, chunk: int) -> ChunkValue:
+        """The local variable x_i, a `ChunkValue` with the version it belongs to."""
+        out: ChunkValue = self._values("local", chunk)
+        return out
+
+    def _values(self, what: str, chunk: int | None) -> Any:
+        values = self._sync(self._call, "values", what, chunk)
+        if values is None:
+            raise ServerGone(f"run {self.name!r} is over ({self._summary['reason']}): its slots went with its server")
+        if chunk is None:
+            return values
+        if not values:
+            raise InvalidInput(f"chunk {chunk} has not reported yet")
+        return values[0]
+
+    def history(self) -> History:
+        """The thinned record of the run so far: arrays of equal length."""
+        live = self._sync(self._call, "history")
+        if live is not None:
+            return live  # type: ignore[no-any-return]
+        return self.result(timeout=POLL).history
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether the run is over (converged and kept counts)."""
+        return self._sync(self._find)["state"] in ("converged", "finished", "failed")
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the end.
+
+        Raises
+        ------
+        CallTimeout
+            Not over within ``timeout`` seconds (None: no limit; the run's own limits still hold).
+        RunFailed
+            The run failed; the message says why.
+        """
+        out: Result = self._sync(self._result, timeout)
+        return out
+
+    async def _result(self, timeout: float | None = None) -> Result:
+        limit = None if timeout is None else time.monotonic() + timeout
+        while not await self._over_within(POLL if limit is None else min(POLL, max(limit - time.monotonic(), 0.0))):
+            if limit is not None and time.monotonic() >= limit:
+                raise CallTimeout(f"run {self.name!r} is not over after {timeout:g} s; it goes on")
+        outcome = await self._outcome()
+        assert outcome is not None
+        return result_of(outcome)  # type: ignore[arg-type]
+
+    async def _over_within(self, seconds: float) -> bool:
+        over = await ask_supervisor(self.client, "wait", names=[self.name], seconds=seconds)
+        if over:
+            self._summary = over[0]
+        return bool(over)
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        return self._result().__await__()
+
+    def add_done_callback(self, function: Callable[[Run], Any]) -> None:
+        """Call ``function(run)`` in a thread of this process once the run is over."""
+
+        def wait() -> None:
+            try:
+                while not self._sync(self._over_within, POLL):
+                    pass
+            except ParamServerError:
+                pass  # the scheduler is gone, and the run with it: over, whatever it was
+            function(self)
+
+        threading.Thread(target=wait, name=f"paramserver-{self.name}", daemon=True).start()
+
+    def stop(self, verify: bool = False) -> Result:
+        """End the run now: a Result with reason "stopped", certified only if ``verify``."""
+        self._sync(self._stop, verify)
+        return self.result(timeout=120.0)
+
+    async def _stop(self, verify: bool) -> None:
+        await ask_supervisor(self.client, "stop", name=self.name, verify=verify, timeout=75.0)
+
+    def update(
+        self, *, penalty: Penalty | None = None, tol: float | None = None, **settings: Any
+    ) -> Version:
+        """Change a live run: penalty, tol, and settings of its rule (rho, min_fresh, max_staleness …).
+
+        Returns
+        -------
+        Version
+            The first version for which the change holds.
+        """
+        version = self._sync(self._call, "update", penalty, tol, settings)
+        if version is None:
+            raise InvalidInput(f"run {self.name!r} is not live ({self._sync(self._find)['state']}): nothing to update")
+        self._sync(self._find)
+        return version  # type: ignore[no-any-return]
+
+
+def _live(summary: dict[str, Any]) -> bool:
+    return summary["state"] in ("waiting", "live", "converged")
+
+
+def as_completed(runs: Iterable[Run]) -> Iterator[Run]:
+    """Runs as they end, in the order in which they do."""
+    ended: queue.Queue[Run] = queue.Queue()
+    waiting = list(runs)
+    for run in waiting:
+        run.add_done_callback(ended.put)
+    for _ in waiting:
+        yield ended.get()

@@ -1,0 +1,268 @@
+"""The Dask actor: a thin asynchronous shell over `Core`.
+
+All calls are ``async def``: they run on the worker's event loop and pay for no thread. Pushes that
+arrive while a heavy step is under way (in a thread) wait in the inbox and are absorbed together;
+one turn at a time touches the core. Readers get one published version, never a mixture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, NamedTuple
+
+import cloudpickle
+from distributed import get_worker
+
+from paramserver.errors import ServerGone, StepFailed
+from paramserver.messages import Failure, Push, Reply, Stop, Version, Wait
+from paramserver.server import reading
+from paramserver.server.core import Core
+from paramserver.views import ChunkValue, History, Params, Result, Status
+
+logger = logging.getLogger("paramserver")
+
+TICK = 0.25  #: seconds between looks at limits and parked runners
+HOLD = 0.5  #: seconds a runner without work is kept waiting for some
+HEAVY = 0.003  #: a core step that took longer than this runs in a thread
+
+
+class _Call(NamedTuple):
+    runner: str
+    push: Push | Failure | None
+    have: Version | None
+    since: float
+    answer: asyncio.Future[Reply]
+
+
+class Server:
+    """One run's server on a worker; see `Core` for what it does."""
+
+    def __init__(self, blob: bytes, run_id: str, epoch: int) -> None:
+        spec, self._keys = cloudpickle.loads(blob)
+        self._worker = get_worker()
+        self.run_id, self.epoch = run_id, epoch
+        self.core = Core(spec, epoch, time.monotonic())
+        self._setup = (spec.problem, spec.rule)
+        self._inbox: list[_Call] = []
+        self._parked: dict[str, _Call] = {}
+        self._lock: asyncio.Lock | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._last = 0.0  #: seconds the last heavy step took
+        self._announced = ""
+        self._runners: dict[str, float] = {}
+
+    # -- runners ---------------------------------------------------------------------------------
+
+    async def hello(self, run_id: str) -> Any:
+        """What a runner needs to begin: (problem, rule, keys of every chunk's parts)."""
+        self._wake()
+        if run_id != self.run_id:
+            raise ServerGone(f"this is the server of run {self.run_id}, not of {run_id}")
+        return self._setup[0], self.core.params.rule, self._keys
+
+    async def exchange(
+        self,
+        run_id: str,
+        epoch: int,
+        runner: str,
+        push: Push | Failure | None,
+        have: Version | None,
+        held: frozenset[int] | None,
+    ) -> Reply:
+        """One step of a runner: its push in, its next assignment out.
+
+        ``held``: the chunks at hand on its worker, where that changed.
+        """
+        if (run_id, epoch) != (self.run_id, self.epoch):
+            return Stop(f"this is epoch {self.epoch} of run {self.run_id}")
+        lock = self._wake()
+        now = time.monotonic()
+        self._runners[runner] = now
+        if held is not None:
+            self.core.dispatch.holds(runner.rpartition("#")[0], held)
+        call = _Call(runner, push, have, now, asyncio.get_running_loop().create_future())
+        self._inbox.append(call)
+        if not lock.locked():
+            await self._turn()
+        return await call.answer
+
+    def _wake(self) -> asyncio.Lock:
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        if self._ticker is None:
+            self._ticker = asyncio.create_task(self._tick())
+        return self._lock
+
+    async def _turn(self) -> None:
+        """Absorb the inbox, make what is due, answer; what came in meanwhile gets its own turn."""
+        async with self._wake():
+            await self._work()
+        if self._inbox:
+            self._later = asyncio.create_task(self._turn())
+
+    async def _work(self) -> None:
+        calls, self._inbox = self._inbox, []
+        now = time.monotonic()
+        for call in calls:
+            if call.push is not None:
+                self.core.deliver(call.push, now)
+            old = self._parked.pop(call.runner, None)
+            if old is not None and not old.answer.done():
+                old.answer.set_result(Wait())
+            self._parked[call.runner] = call
+        while self.core.due:
+            await self._refresh()
+        self._answer()
+        if self.core.over and self._announced != self._outcome_name():
+            self._announced = self._outcome_name()
+            self._telling = asyncio.create_task(self._announce())
+
+    async def _refresh(self) -> None:
+        began = time.monotonic()
+        if self._last > HEAVY:
+            await asyncio.to_thread(self.core.refresh, began)
+        else:
+            self.core.refresh(began)
+        self._last = time.monotonic() - began
+
+    def _answer(self) -> None:
+        now = time.monotonic()
+        for runner, call in list(self._parked.items()):
+            reply = self.core.assign(runner, call.have, now)
+            if isinstance(reply, Wait) and reply.fetch is None and now - call.since < HOLD:
+                continue
+            del self._parked[runner]
+            if not call.answer.done():
+                call.answer.set_result(reply)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Limits, `until`, parked runners; ends with the run."""
+        while self.core.state not in ("finished", "failed"):
+            await asyncio.sleep(TICK)
+            try:
+                async with self._wake():
+                    await self._until()
+                    self.core.tick(time.monotonic())
+                    await self._work()
+            except Exception as error:  # nobody awaits this task: an error here must end the run
+                logger.exception("paramserver: the server's clock failed")
+                self.core.fail(StepFailed(f"on the server: {error!r}"), time.monotonic())
+
+    async def _until(self) -> None:
+        until = self.core.spec.until
+        if until is None or self.core.over or self.core.params.z is None:
+            return
+        try:
+            enough = await asyncio.to_thread(until, self._status())
+        except Exception as error:
+            self.core.fail(StepFailed(f"until raised {error!r}"), time.monotonic())
+            return
+        if enough:
+            self.core.end("until", time.monotonic())
+
+    def _outcome_name(self) -> str:
+        return f"{self.core.state} {self.core.params.version} {self.core.reason}"
+
+    async def _announce(self) -> None:
+        """Tell the supervisor how it ended; it asks by itself should this not arrive."""
+        for pause in (0.0, 0.2, 1.0, 5.0):
+            await asyncio.sleep(pause)
+            try:
+                await self._worker.scheduler.paramserver(do="ended", **self.outcome())
+                return
+            except (OSError, RuntimeError):
+                logger.warning("paramserver: cannot reach the scheduler to report the end of %s", self.run_id)
+
+    def outcome(self) -> dict[str, Any]:
+        """State, reason and the pickled Result or error of a run that is over."""
+        core = self.core
+        value = core.error if core.state == "failed" else reading.result(core)
+        return {
+            "run_id": self.run_id,
+            "epoch": self.epoch,
+            "state": core.state,
+            "reason": core.reason,
+            "outcome": cloudpickle.dumps((value, self._status())),
+        }
+
+    # -- the supervisor --------------------------------------------------------------------------
+
+    async def ping(self) -> str:
+        """The run's state."""
+        self._wake()
+        if self.core.over and self._announced:
+            self._telling = asyncio.create_task(self._announce())
+        return self.core.state
+
+    async def gone(self, worker: str) -> None:
+        """A worker left the cluster."""
+        async with self._wake():
+            self.core.dispatch.gone(worker)
+            for runner in [r for r in self._runners if r.rpartition("#")[0] == worker]:
+                del self._runners[runner]
+                self._parked.pop(runner, None)
+
+    async def fail(self, error: Exception) -> None:
+        """The supervisor found that the run cannot go on."""
+        async with self._wake():
+            self.core.fail(error, time.monotonic())
+            await self._work()
+
+    # -- readers ---------------------------------------------------------------------------------
+
+    async def params(self) -> Params | None:
+        """Today's parameters."""
+        return reading.params(self.core, time.monotonic())
+
+    async def status(self) -> Status:
+        """How the run is doing."""
+        async with self._wake():
+            return self._status()
+
+    def _status(self) -> Status:
+        now = time.monotonic()
+        runners: dict[str, int] = {}
+        for runner, seen in self._runners.items():
+            if now - seen < 60.0:
+                worker = runner.rpartition("#")[0]
+                runners[worker] = runners.get(worker, 0) + 1
+        return reading.status(self.core, now, runners, self._worker.address)
+
+    async def values(self, what: str, chunk: int | None) -> list[ChunkValue]:
+        """Duals or local variables."""
+        async with self._wake():
+            return reading.values(self.core, what, chunk)
+
+    async def history(self) -> History:
+        """The thinned record so far."""
+        async with self._wake():
+            return self.core.record.history()
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    async def stop(self, verify: bool) -> None:
+        """End the run, with a certificate if ``verify``."""
+        async with self._wake():
+            self.core.end("stopped", time.monotonic(), verify)
+            await self._work()
+
+    async def update(self, penalty: Any, tol: float | None, settings: dict[str, Any]) -> Version:
+        """Change a live run."""
+        async with self._wake():
+            version = self.core.update(penalty, tol, settings, time.monotonic())
+            self._announced = ""
+            await self._work()
+            return version
+
+
+def result_of(outcome: tuple[Any, Status]) -> Result:
+    """The Result of an outcome, or its error raised."""
+    value = outcome[0]
+    if isinstance(value, Exception):
+        raise value
+    assert isinstance(value, Result)
+    return value

@@ -1,0 +1,199 @@
+"""A worker's chunks of one run: those Dask holds there, and copies of others.
+
+Shared by the worker's runners. A chunk that Dask holds on this worker is used where it is, never
+copied within the process; one from elsewhere is copied in the background, when the server asks for
+it and the worker's memory target allows. (Dask's own replicas would not last: its policy drops them.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from distributed.utils_comm import gather_from_workers
+from threadpoolctl import threadpool_limits
+
+from paramserver.errors import BadData, RunFailed
+from paramserver.workers.problems.base import Problem
+
+SCAN = 0.5  #: seconds between looks at what Dask holds
+FETCH_LIMIT = 120.0  #: seconds for one copy
+
+
+class Loaded(NamedTuple):
+    """A chunk ready to work on."""
+
+    parts: tuple[Any, ...]
+    data: Any
+    fingerprint: tuple[float, ...] | None
+
+
+class ChunkCache:
+    """The chunks at hand on one worker, for one run."""
+
+    _open: ClassVar[dict[tuple[str, str], tuple[ChunkCache, int]]] = {}
+    _open_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, worker: Any, problem: Problem, keys: Sequence[tuple[Any, ...]]) -> None:
+        self.worker, self.problem, self.keys = worker, problem, keys
+        self._copies: dict[Any, Any] = {}
+        self._loaded: dict[int, Loaded] = {}
+        self._lock = threading.Lock()
+        self._fetching: int | None = None
+        self._held: frozenset[int] = frozenset()
+        self._scanned = -np.inf
+
+    @classmethod
+    @contextlib.contextmanager
+    def shared(cls, worker: Any, run_id: str, problem: Problem, keys: Sequence[tuple[Any, ...]]) -> Any:
+        """One cache a worker and run, gone with its last runner. BLAS keeps to one thread meanwhile."""
+        place = (worker.address, run_id)
+        with cls._open_lock:
+            cache, users = cls._open.get(place, (None, 0))
+            cache = cache or cls(worker, problem, keys)
+            cls._open[place] = (cache, users + 1)
+        with threadpool_limits(1):
+            try:
+                yield cache
+            finally:
+                with cls._open_lock:
+                    cache, users = cls._open[place]
+                    if users > 1:
+                        cls._open[place] = (cache, users - 1)
+                    else:
+                        del cls._open[place]
+
+    # -- what is here ----------------------------------------------------------------------------
+
+    def held(self) -> frozenset[int]:
+        """The chunks at hand, looked up a few times a second."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._scanned < SCAN:
+                return self._held
+            self._scanned = now
+        data = self.worker.data
+        resident = getattr(data, "memory", data)
+        held = set()
+        for i, keys in enumerate(self.keys):
+            missing = [key for key in keys if key not in data and key not in self._copies]
+            if not missing:
+                held.add(i)
+            elif keys[0] in data:
+                self.fetch(i)  # X is here, its y elsewhere: fetch the small part unasked
+            if i in self._loaded and any(key not in resident and key not in self._copies for key in keys):
+                self._loaded.pop(i, None)  # Dask spilled or dropped it: do not pin the memory
+        self._relieve()
+        self._held = frozenset(held)
+        return self._held
+
+    def load(self, chunk: int) -> Loaded | None:
+        """The chunk's data, checked and prepared; None if it has left meanwhile."""
+        try:
+            parts = tuple(self._part(key) for key in self.keys[chunk])
+        except KeyError:
+            self._scanned = -np.inf
+            return None
+        with self._lock:
+            old = self._loaded.get(chunk)
+        if old is not None and all(a is b for a, b in zip(old.parts, parts, strict=True)):
+            return old._replace(fingerprint=None)
+        if len(parts) == 1 and isinstance(parts[0], tuple):
+            unpacked: tuple[Any, ...] = parts[0]
+        else:
+            unpacked = parts
+        try:
+            fingerprint = _fingerprint(unpacked)
+            data = self.problem.prepare(*unpacked)
+        except RunFailed as error:
+            raise type(error)(f"chunk {chunk}: {error}") from None
+        loaded = Loaded(parts, data, fingerprint)
+        with self._lock:
+            self._loaded[chunk] = loaded
+        return loaded
+
+    def _part(self, key: Any) -> Any:
+        copies = self._copies
+        return copies[key] if key in copies else self.worker.data[key]
+
+    # -- copies ----------------------------------------------------------------------------------
+
+    def fetch(self, chunk: int) -> None:
+        """Begin to copy a chunk here; one at a time, within the memory target."""
+        with self._lock:
+            if self._fetching is not None or not self._room():
+                return
+            self._fetching = chunk
+        asyncio.run_coroutine_threadsafe(self._fetch(chunk), self.worker.loop.asyncio_loop)
+
+    async def _fetch(self, chunk: int) -> None:
+        try:
+            keys = [key for key in self.keys[chunk] if key not in self.worker.data]
+            who_has = await asyncio.wait_for(self.worker.scheduler.who_has(keys=keys), 10.0)
+            if all(who_has.get(key) for key in keys):
+                gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)
+                self._copies.update(gathered[0])
+                self._scanned = -np.inf
+        except (OSError, asyncio.TimeoutError, RuntimeError):
+            pass  # its holder is slow, stopped or gone: the server asks again while the chunk waits
+        finally:
+            self._fetching = None
+
+    def _room(self) -> bool:
+        manager = self.worker.memory_manager
+        limit, target = manager.memory_limit, manager.memory_target_fraction or 0.6
+        if not limit:
+            return True
+        largest = max((loaded.data_bytes for loaded in map(_Sized, self._loaded.values())), default=0)
+        return bool(self.worker.monitor.get_process_memory() + largest < target * limit)
+
+    def _relieve(self) -> None:
+        """Drop copies while the process is over its memory target."""
+        if self._copies and not self._room():
+            for key in list(self._copies)[: max(len(self._copies) // 2, 1)]:
+                del self._copies[key]
+
+
+class _Sized:
+    def __init__(self, loaded: Loaded) -> None:
+        self.data_bytes = sum(getattr(part, "nbytes", 0) for part in loaded.parts)
+
+
+def _fingerprint(parts: tuple[Any, ...]) -> tuple[float, ...] | None:
+    """Shape and random projections of every part; finds NaN and inf on the way.
+
+    One pass over the memory, summed in float64. Compared to 1e-9: BLAS builds differ in last bits.
+    """
+    out: list[float] = []
+    for part in parts:
+        if part is None:
+            continue
+        array = np.asarray(part)
+        if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
+            return None
+        matrix = array.reshape(len(array), -1)
+        along = np.random.default_rng(matrix.shape[1]).uniform(1.0, 2.0, matrix.shape[1])
+        rows = np.concatenate([[0.0], *(block @ along for block in _blocks(matrix))])
+        if not np.isfinite(rows).all():
+            _point_out(matrix)
+        weights = 1.0 + np.arange(len(rows)) % 7 / 7.0
+        out += [*map(float, array.shape), float(np.abs(rows).sum()), float(weights @ np.abs(rows))]
+    return tuple(out)
+
+
+def _blocks(matrix: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
+    for a in range(0, len(matrix), rows):
+        yield np.asarray(matrix[a : a + rows], dtype=np.float64)
+
+
+def _point_out(matrix: np.ndarray) -> None:
+    """Raise for the first NaN or inf; a projection that merely overflowed passes."""
+    bad = ~np.isfinite(matrix)
+    if bad.any():
+        row, column = (int(k) for k in np.argwhere(bad)[0])
+        raise BadData(f"{matrix[row, column]} in row {row}, column {column}: impute or drop such rows first")

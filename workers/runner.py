@@ -1,0 +1,109 @@
+"""A runner: ask, solve, push, in one loop a worker thread. Submitted by the supervisor, seceded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from distributed import get_worker, secede
+from distributed.core import Status as WorkerStatus
+
+from paramserver.errors import CallTimeout, RunFailed, ServerGone, StepFailed
+from paramserver.messages import Array, Assignment, Failure, Push, Reply, Stop, Task, Version
+from paramserver.server.handle import Handle
+from paramserver.workers.cache import ChunkCache
+from paramserver.workers.tasks import answer
+
+logger = logging.getLogger("paramserver")
+
+CALL_LIMIT = 60.0  #: seconds for one exchange
+GIVE_UP = 30.0  #: seconds without a server before a runner ends; the supervisor starts another if need be
+ALIVE = (WorkerStatus.running, WorkerStatus.paused, WorkerStatus.init)
+
+
+def run(handle: Handle, number: int) -> str:
+    """The task: returns why it ended."""
+    worker = get_worker()
+    secede()  # long-running: leave the thread to the users' tasks, and to a server to come
+    runner = Runner(worker, handle, number)
+    problem, rule, keys = runner.call("hello", handle.run_id)
+    with ChunkCache.shared(worker, handle.run_id, problem, keys) as cache:
+        return runner.loop(problem, rule, cache)
+
+
+class Runner:
+    """One loop on one worker."""
+
+    def __init__(self, worker: Any, handle: Handle, number: int) -> None:
+        self.worker, self.handle = worker, handle
+        self.name = f"{worker.address}#{number}"
+        self.have: tuple[Version, Array] | None = None
+        self.told: frozenset[int] | None = None
+
+    def call(self, method: str, *args: Any) -> Any:
+        """A call to the server; waits no longer than its limit even if the event loop is gone."""
+        coroutine = self.handle.direct(self.worker.rpc, method, *args, timeout=CALL_LIMIT)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.worker.loop.asyncio_loop)
+        try:
+            return future.result(CALL_LIMIT + 5.0)
+        except TimeoutError:
+            future.cancel()
+            raise CallTimeout("the worker's event loop does not run any more") from None
+
+    def loop(self, problem: Any, rule: Any, cache: ChunkCache) -> str:
+        """Ask, solve, push, until told to stop or the worker closes."""
+        push: Push | Failure | None = None
+        lost_at: float | None = None
+        while self.worker.status in ALIVE:
+            try:
+                reply = self._exchange(push, cache)
+            except (CallTimeout, ServerGone) as error:
+                now = time.monotonic()
+                lost_at = lost_at or now
+                if now - lost_at > GIVE_UP:
+                    return f"server lost: {error}"
+                time.sleep(0.2)
+                continue  # the same push again: the server takes it once
+            lost_at, push = None, None
+            if isinstance(reply, Stop):
+                return reply.reason
+            if reply.fetch is not None:
+                cache.fetch(reply.fetch)
+            if isinstance(reply, Assignment):
+                push = self._work(problem, rule, cache, reply)
+        return "worker closing"
+
+    def _exchange(self, push: Push | Failure | None, cache: ChunkCache) -> Reply:
+        held = cache.held()
+        news = held if held != self.told else None
+        have = None if self.have is None else self.have[0]
+        handle = self.handle
+        reply: Reply = self.call("exchange", handle.run_id, handle.epoch, self.name, push, have, news)
+        self.told = held
+        return reply
+
+    def _work(self, problem: Any, rule: Any, cache: ChunkCache, work: Assignment) -> Push | Failure:
+        began = time.monotonic()
+        z = work.z if self.have is None or work.z is not None else self.have[1]
+        if work.z is not None and work.task is not Task.LINE:
+            self.have = (work.version, work.z)
+        head = (work.chunk, work.seq, work.task, work.version)
+        try:
+            loaded = cache.load(work.chunk)
+            if loaded is None:
+                return Push(*head, {}, trouble="busy")
+            payload = answer(rule, problem, loaded.data, work, z)
+        except RunFailed as error:
+            return Failure(work.chunk, error)
+        except Exception as error:
+            logger.exception("paramserver: chunk %d, %s", work.chunk, work.task.value)
+            text = f"chunk {work.chunk}: {work.task.value} raised {type(error).__name__}: {error}"
+            return Failure(work.chunk, StepFailed(text))
+        base = None if work.whole else work.seq - 1
+        seconds = time.monotonic() - began
+        trouble = "too_far" if payload is None else None
+        return Push(*head, payload or {}, base, seconds, loaded.fingerprint, trouble)
+
+
