@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,13 @@ from paramserver.errors import EnvironmentMismatch, InvalidInput, NoScheduler, U
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.run import Run, ask_supervisor
 from paramserver.server.spec import RunSpec
-from paramserver.supervisor import KEYS_LIMIT, Supervisor
+from paramserver.supervisor import Supervisor
+from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
 from paramserver.workers import chunks as chunking
 from paramserver.workers.problems.base import Problem, require
+
+logger = logging.getLogger("paramserver")
 
 RULES: dict[str, type[Consensus]] = {"newton": AggregatedNewton, "admm": ADMM}
 PENALTY_METHODS = {
@@ -89,6 +93,31 @@ def launch(
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
     client = _client(client)
+    run = _launch(
+        problem, X, y, sample_weight=sample_weight, penalty=penalty, consensus=consensus, z0=z0, name=name,
+        client=client, tol=tol, until=until, max_seconds=max_seconds, max_pushes=max_pushes, keep=keep,
+        chunks=chunks, runners_per_worker=runners_per_worker,
+    )  # fmt: skip
+    _say_if_bound(client)
+    return run
+
+
+def _launch(
+    problem: Problem,
+    X: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    penalty: Penalty | None = None,
+    consensus: str | Consensus = "newton",
+    z0: Any = None,
+    name: str | None = None,
+    client: Any = None,
+    chunks: int | None = None,
+    runners_per_worker: int | None = None,
+    **limits: Any,
+) -> Run:
+    client = _client(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = _rule(consensus)
     _check_plugins(problem, rule, penalty)
@@ -96,8 +125,8 @@ def launch(
     client.sync(_prepare, client)
     data = chunking.make(client, problem, X, y, sample_weight, chunks)
     spec = RunSpec(
-        problem, penalty, rule, len(data.keys), name, uuid.uuid4().hex[:12], z0, tol, until, max_seconds,
-        max_pushes, keep, data.names,
+        problem, penalty, rule, len(data.keys), name, uuid.uuid4().hex[:12], z0,
+        feature_names=data.names, **limits,
     )  # fmt: skip
     summary = client.sync(_claim, client, spec, data, runners_per_worker)
     return Run(name, client, summary)
@@ -105,7 +134,7 @@ def launch(
 
 def fit(problem: Problem, X: Any, y: Any = None, **options: Any) -> Result:
     """`launch`, then wait for the result; the run is stopped if the wait is interrupted."""
-    run = launch(problem, X, y, **options)
+    run = _launch(problem, X, y, **options)
     try:
         return run.result()
     except KeyboardInterrupt:
@@ -174,6 +203,15 @@ def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
     require(rule.needs, problem, type(rule).__name__)
 
 
+def _say_if_bound(client: Any) -> None:
+    """A cluster made by this process ends with it, and every run on it: say so, once."""
+    cluster = getattr(client, "cluster", None)
+    if cluster is not None and not getattr(client, "_paramserver_said", False):
+        client._paramserver_said = True
+        kind = type(cluster).__name__
+        logger.info("the run needs this process: it made the %s, whose scheduler or workers end with it", kind)
+
+
 async def _prepare(client: Any) -> None:
     """The same paramserver everywhere, and its plug-in on the scheduler."""
     await _check_environment(client)
@@ -196,7 +234,11 @@ async def _check_environment(client: Any) -> None:
         if isinstance(version, OSError):
             continue  # it left just now
         if version != __version__:
-            has = f"imports paramserver {version}" if isinstance(version, str) and version else "cannot import paramserver"
+            has = (
+                f"imports paramserver {version}"
+                if isinstance(version, str) and version
+                else "cannot import paramserver"
+            )
             raise EnvironmentMismatch(f"{where} {has}, this process has {__version__}: install the same one there")
     known.update([scheduler, *workers])
 

@@ -6,6 +6,8 @@ costs no digits, and carries a ridge of 1e-11·diag(B) recentred at ``start``, n
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
@@ -27,16 +29,7 @@ class Factor:
     def __init__(self, B: Array) -> None:
         self.B = B
         self.scale = scale_of(B)
-        scaled = B * self.scale[:, None] * self.scale
-        ridge = RIDGE
-        while True:
-            try:
-                self._factor = cho_factor(scaled + ridge * np.eye(len(B)), check_finite=False)
-                return
-            except LinAlgError:  # rounding made it indefinite: a larger ridge only slows the refinement
-                ridge *= 100.0
-                if ridge > 1.0:
-                    raise
+        self._factor = _cholesky(B * self.scale[:, None] * self.scale)
 
     def solve(self, rhs: Array, refinements: int = 2) -> Array:
         """B⁻¹ rhs; refinement takes the ridge's bias out of the directions that B determines."""
@@ -46,7 +39,20 @@ class Factor:
         return out
 
     def _once(self, rhs: Array) -> Array:
-        return self.scale * cho_solve(self._factor, self.scale * rhs, check_finite=False)
+        out: Array = self.scale * cho_solve(self._factor, self.scale * rhs, check_finite=False)
+        return out
+
+
+def _cholesky(A: Array) -> Any:
+    """The factor of A + ridge, for A of unit diagonal."""
+    ridge = RIDGE
+    while True:
+        try:
+            return cho_factor(A + ridge * np.eye(len(A)), check_finite=False)
+        except LinAlgError:  # rounding made it indefinite: a larger ridge only slows the refinement
+            ridge *= 100.0
+            if ridge > 1.0:
+                raise
 
 
 def minimise(B: Array, c: Array, bound: Bound, ref: Array, start: Array) -> Array:
@@ -86,7 +92,6 @@ def feature_sign(A: Array, slope: Array, l1: Array, start: Array) -> Array:
     wrong side are put back before the move.
     """
     t = np.zeros_like(start)  # w − start: a gradient from w itself would carry w's rounding
-    ridged = A + RIDGE * np.eye(len(A))
     abs_A = np.abs(A)
     active = (start != 0) | (l1 == 0)
     sign = np.sign(start)
@@ -104,7 +109,7 @@ def feature_sign(A: Array, slope: Array, l1: Array, start: Array) -> Array:
             sign = np.where(enter, -np.sign(gradient), sign)
             active, same_set = active | enter, 0
         w = start + t
-        step, active = _active_step(ridged, gradient + l1 * sign, active, sign, w, l1)
+        step, active = _active_step(A, gradient + l1 * sign, active, sign, w, l1)
         length = _best_on_segment(A, gradient, l1, w, step)
         crossed = (l1 > 0) & active & (np.abs(w + length * step) <= 1e-14 * (np.abs(w) + np.abs(step)))
         t = np.where(crossed, -start, t + length * step)
@@ -119,7 +124,7 @@ def _active_step(A: Array, slope: Array, active: Array, sign: Array, w: Array, l
     while True:
         on = np.flatnonzero(active)
         step = np.zeros_like(w)
-        step[on] = -cho_solve(cho_factor(A[np.ix_(on, on)], check_finite=False), slope[on], check_finite=False)
+        step[on] = -cho_solve(_cholesky(A[np.ix_(on, on)]), slope[on], check_finite=False)
         wrong = active & (w == 0) & (l1 > 0) & (step * sign < 0)
         if not wrong.any():
             return step, active

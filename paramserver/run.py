@@ -10,7 +10,15 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-from paramserver.errors import CallTimeout, InvalidInput, NoScheduler, ParamServerError, RunFailed, ServerGone, UnknownRun
+from paramserver.errors import (
+    CallTimeout,
+    InvalidInput,
+    NoScheduler,
+    ParamServerError,
+    RunFailed,
+    ServerGone,
+    UnknownRun,
+)
 from paramserver.messages import Version
 from paramserver.penalties import Penalty
 from paramserver.server.actor import result_of
@@ -104,7 +112,9 @@ class Run:
             return live  # type: ignore[no-any-return]
         outcome = await self._outcome()
         if outcome is None:
-            raise RunFailed(f"run {self.name!r} has no parameters yet: its data are not read ({self._summary['state']})")
+            raise RunFailed(
+                f"run {self.name!r} has no parameters yet: its data are not read ({self._summary['state']})"
+            )
         result = result_of(outcome)  # type: ignore[arg-type]
         age = max(time.time() - self._summary["created"] - result.seconds, 0.0)
         exact = result.certificate == "duality gap"
@@ -230,9 +240,7 @@ class Run:
     async def _stop(self, verify: bool) -> None:
         await ask_supervisor(self.client, "stop", name=self.name, verify=verify, timeout=75.0)
 
-    def update(
-        self, *, penalty: Penalty | None = None, tol: float | None = None, **settings: Any
-    ) -> Version:
+    def update(self, *, penalty: Penalty | None = None, tol: float | None = None, **settings: Any) -> Version:
         """Change a live run: penalty, tol, and settings of its rule (rho, min_fresh, max_staleness …).
 
         Returns

@@ -77,9 +77,7 @@ class Params:
 
     def named(self) -> dict[str, float]:
         """Coefficients by feature name (``x0``, ``x1`` … where the data have none)."""
-        flat = np.ravel(self.coef_)
-        names = self.feature_names or tuple(f"x{j}" for j in range(flat.size))
-        return dict(zip(names, flat.tolist(), strict=True))
+        return _named(self.coef_, self.feature_names)
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,9 @@ class Result:
     notes: tuple[str, ...] = ()
     pushes_per_chunk: dict[int, int] = field(default_factory=dict)
 
-    named = Params.named
+    def named(self) -> dict[str, float]:
+        """Coefficients by feature name (``x0``, ``x1`` … where the data have none)."""
+        return _named(self.coef_, self.feature_names)
 
     def __repr__(self) -> str:
         return (
@@ -194,3 +194,9 @@ class Result:
             f"converged={self.converged}, reason={self.reason!r}, n_pushes={self.n_pushes}, "
             f"seconds={self.seconds:.3g})"
         )
+
+
+def _named(coef: Any, names: tuple[str, ...] | None) -> dict[str, float]:
+    flat = np.ravel(coef)
+    names = names or tuple(f"x{j}" for j in range(flat.size))
+    return dict(zip(names, flat.tolist(), strict=True))

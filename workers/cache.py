@@ -50,23 +50,22 @@ class ChunkCache:
 
     @classmethod
     @contextlib.contextmanager
-    def shared(cls, worker: Any, run_id: str, problem: Problem, keys: Sequence[tuple[Any, ...]]) -> Any:
-        """One cache a worker and run, gone with its last runner. BLAS keeps to one thread meanwhile."""
+    def shared(
+        cls, worker: Any, run_id: str, problem: Problem, keys: Sequence[tuple[Any, ...]]
+    ) -> Iterator[ChunkCache]:
+        """One cache a worker and run, gone with its last runner."""
         place = (worker.address, run_id)
         with cls._open_lock:
-            cache, users = cls._open.get(place, (None, 0))
-            cache = cache or cls(worker, problem, keys)
+            cache, users = cls._open.get(place) or (cls(worker, problem, keys), 0)
             cls._open[place] = (cache, users + 1)
-        with threadpool_limits(1):
-            try:
+        try:
+            with one_blas_thread():
                 yield cache
-            finally:
-                with cls._open_lock:
-                    cache, users = cls._open[place]
-                    if users > 1:
-                        cls._open[place] = (cache, users - 1)
-                    else:
-                        del cls._open[place]
+        finally:
+            with cls._open_lock:
+                cache, users = cls._open.pop(place)
+                if users > 1:
+                    cls._open[place] = (cache, users - 1)
 
     # -- what is here ----------------------------------------------------------------------------
 
@@ -157,6 +156,30 @@ class ChunkCache:
         if self._copies and not self._room():
             for key in list(self._copies)[: max(len(self._copies) // 2, 1)]:
                 del self._copies[key]
+
+
+class _BlasThreads:
+    """BLAS keeps to one thread while any runner of this process is at work: the limit is global."""
+
+    lock: ClassVar[threading.Lock] = threading.Lock()
+    users: ClassVar[int] = 0
+    limits: ClassVar[Any] = None
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit BLAS until the last user leaves."""
+    with _BlasThreads.lock:
+        if _BlasThreads.users == 0:
+            _BlasThreads.limits = threadpool_limits(1)
+        _BlasThreads.users += 1
+    try:
+        yield
+    finally:
+        with _BlasThreads.lock:
+            _BlasThreads.users -= 1
+            if _BlasThreads.users == 0:
+                _BlasThreads.limits.restore_original_limits()
 
 
 class _Sized:

@@ -83,7 +83,9 @@ def _collection(value: Any, what: str, like: Any, n_chunks: int = 1) -> tuple[An
         value = value.to_numpy()
     array = np.asarray(value)
     if array.ndim == 0:
-        raise InvalidInput(f"{what} must be an array, a dask collection or a list of chunks, got {type(value).__name__}")
+        raise InvalidInput(
+            f"{what} must be an array, a dask collection or a list of chunks, got {type(value).__name__}"
+        )
     if like is not None:
         return da.from_array(array, chunks=(like, *array.shape[1:])), names
     rows = -(-max(len(array), 1) // n_chunks)
@@ -143,7 +145,9 @@ def _from_list(client: Any, X: Sequence[Any], y: Any, weight: Any) -> Chunks:
     """Futures, delayed values, tuples of either, or objects: one chunk each."""
     columns = [list(part) for part in (X, y, weight) if part is not None]
     if len({len(column) for column in columns}) != 1:
-        raise InvalidInput(f"X, y and sample_weight are lists of {[len(c) for c in columns]} chunks: pass as many of each")
+        raise InvalidInput(
+            f"X, y and sample_weight are lists of {[len(c) for c in columns]} chunks: pass as many of each"
+        )
     rows = [row[0] if len(columns) == 1 else tuple(row) for row in zip(*columns, strict=True)]
     lazy = [_lazy(part) for row in rows for part in _parts(row)]
     persisted = iter(_persist(client, lazy))

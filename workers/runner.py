@@ -105,5 +105,3 @@ class Runner:
         seconds = time.monotonic() - began
         trouble = "too_far" if payload is None else None
         return Push(*head, payload or {}, base, seconds, loaded.fingerprint, trouble)
-
-

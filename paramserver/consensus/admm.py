@@ -90,7 +90,8 @@ class ADMM(Consensus):
     def step(self, problem: Problem, data: Any, pull: Pull) -> Fields:
         z, fields = pull.z, pull.fields
         unit = self._unit_metric(problem, data, fields["ref"])
-        w, warm = fields.get("w", fields["ref"]), fields.get("x", z)
+        w = fields["w"] if "w" in fields else fields["ref"]
+        warm = fields["x"] if "x" in fields else z
         M = fields["rho"] * unit
         centre = 2.0 * z - w
         x, at = prox(problem, data, centre, M, warm, z)
@@ -157,9 +158,7 @@ class ADMM(Consensus):
         apart = sum(float((slot["x"] - z) @ times(slot["M"], slot["x"] - z)) for slot in slots.values())
         y = np.sum([slot["y"] for slot in slots.values()], axis=0)
         off = y - penalty.subgradient(z, y)
-        if state.B.ndim == 2:
-            solved = Factor(state.B).solve(off)
-        else:
-            solved = off / np.where(state.B > 0, state.B, 1.0)
+        matrix = state.B.ndim == 2
+        solved = Factor(state.B).solve(off) if matrix else off / np.where(state.B > 0, state.B, 1.0)
         estimate = 0.5 * (apart + float(off @ solved))
         return Residuals(estimate, float(np.sqrt(state.rho * apart)), float(np.linalg.norm(off)))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paramserver.datasets.base import Dataset, need
-from paramserver.datasets.onehot import Feature, apply, make_plan
+from paramserver.datasets.onehot import apply, make_plan
+from paramserver.datasets.transform import Feature
 from paramserver.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -1,40 +1,30 @@
-"""One-hot encoding with names kept: a plan made once, applied to every partition where it lies."""
+"""One-hot encoding with names kept: the plan is made here, and applied to each partition where it lies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from datetime import date
+from numbers import Number
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from paramserver.datasets.base import need
+from paramserver.datasets.transform import Feature, Plan, factorize, some, transform
 from paramserver.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
 FrameT = TypeVar("FrameT")
 
 #: Levels that are looked for, not given, end here: an identifier or free text would make a matrix that fits nowhere.
 MAX_LEVELS = 5_000
 
-
-class Feature(NamedTuple):
-    """How one column of the source becomes float64 columns."""
-
-    source: Any
-    levels: tuple[Any, ...] | None = None  #: None: a number, passed on as (value − mean) / sd
-    mean: float = 0.0
-    sd: float = 1.0
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the columns it becomes."""
-        return [str(self.source)] if self.levels is None else [f"{self.source}={level}" for level in self.levels]
-
-
-Plan = tuple[Feature, ...]
+#: Kinds of dtype that are neither numbers nor levels, and what to make of them
+REMEDIES = {
+    "M": "extract the parts that matter, such as .dt.month, .dt.day_of_week or .dt.hour, and drop the column",
+    "m": "pass a number instead: .dt.total_seconds()",
+    "c": "pass its real and imaginary parts as two columns",
+}
 
 
 def encode(
@@ -88,7 +78,9 @@ def make_plan(
     categorical = {column for column in meta.columns if column in wanted or not _is_number(meta, column)}
     known = {column: tuple(meta[column].cat.categories) for column in categorical if _levels_known(frame, column)}
     known |= given
-    known |= _find_levels(frame, [column for column in meta.columns if column in categorical - set(known)])
+    for column, levels in _find_levels(frame, [c for c in meta.columns if c in categorical - set(known)]).items():
+        _check_found(column, levels, asked=column in wanted)
+        known[column] = _sorted(levels)
     plan = tuple(Feature(column, known.get(column)) for column in meta.columns)
     _check_names(plan)
     return plan
@@ -102,25 +94,6 @@ def apply(frame: Any, plan: Plan) -> Any:
     return frame.map_partitions(transform, plan, meta=meta, enforce_metadata=False)
 
 
-def transform(frame: DataFrame, plan: Plan) -> DataFrame:
-    """Encode one partition into one row-major block, so that ``to_numpy()`` copies nothing."""
-    pd = need("pandas", "dataframe")
-    _refuse_missing(frame, plan)
-    names = [name for feature in plan for name in feature.names]
-    block = np.zeros((len(frame), len(names)))
-    rows = np.arange(len(frame))
-    start = 0
-    for feature in plan:
-        column = frame[feature.source]
-        if feature.levels is None:
-            block[:, start] = (column.to_numpy(dtype=np.float64) - feature.mean) / feature.sd
-        else:
-            block[rows, start + _positions(column, feature)] = 1.0
-        start += len(feature.names)
-    encoded: DataFrame = pd.DataFrame(block, index=frame.index, columns=names, copy=False)
-    return encoded
-
-
 def is_pandas(frame: object) -> bool:
     """True for a pandas DataFrame, False for a dask one; InvalidInput for anything else."""
     if isinstance(frame, need("pandas", "dataframe").DataFrame):
@@ -130,34 +103,8 @@ def is_pandas(frame: object) -> bool:
     raise InvalidInput(f"encode takes a pandas or dask DataFrame, got {type(frame).__name__}")
 
 
-def _positions(column: Series, feature: Feature) -> NDArray[np.intp]:
-    """For each row, which of the feature's levels it has."""
-    codes, found = _factorize(column)
-    place = {level: at for at, level in enumerate(feature.levels or ())}
-    unseen = [level for level in found if level not in place]
-    if unseen:
-        raise InvalidInput(
-            f"column {feature.source!r} has the level {unseen[0]!r}"
-            + (f" (and {len(unseen) - 1} more)" if len(unseen) > 1 else "")
-            + f", which is not among its {len(place)} categories ({_some(place)}); name every level: "
-            f"encode(..., categories={{{feature.source!r}: [...]}})"
-        )
-    places: NDArray[np.intp] = np.array([place[level] for level in found], dtype=np.intp)
-    return places[codes]
-
-
-def _factorize(column: Series) -> tuple[NDArray[np.intp], list[Any]]:
-    try:
-        codes, found = column.factorize()
-    except TypeError as error:  # lists, arrays, dicts
-        raise InvalidInput(
-            f"column {column.name!r} holds values that cannot be levels ({error}); drop it or unpack it"
-        ) from error
-    return codes, found.tolist()
-
-
-def _find_levels(frame: Any, columns: list[Any]) -> dict[Any, tuple[Any, ...]]:
-    """The sorted levels of these columns, in one pass over the data."""
+def _find_levels(frame: Any, columns: list[Any]) -> dict[Any, set[Any]]:
+    """The levels of these columns, in one pass over the data."""
     if not columns:
         return {}
     if is_pandas(frame):
@@ -167,19 +114,30 @@ def _find_levels(frame: Any, columns: list[Any]) -> dict[Any, tuple[Any, ...]]:
 
         distinct = dask.delayed(_distinct)
         found = dask.compute(*[distinct(part) for part in frame[columns].to_delayed()])
-    return {column: _sorted_levels(column, set().union(*(part[column] for part in found))) for column in columns}
+    return {column: set().union(*(part[column] for part in found)) for column in columns}
 
 
 def _distinct(frame: DataFrame) -> dict[Any, list[Any]]:
-    return {column: _factorize(frame[column])[1] for column in frame.columns}
+    return {column: factorize(frame[column])[1] for column in frame.columns}
 
 
-def _sorted_levels(column: Any, levels: set[Any]) -> tuple[Any, ...]:
+def _check_found(column: Any, levels: set[Any], *, asked: bool) -> None:
+    """Refuse levels that nobody meant as levels."""
+    if any(isinstance(level, date) for level in levels):  # Parquet's dates have no dtype of their own
+        raise InvalidInput(f"column {column!r} holds dates, which cannot be encoded: {REMEDIES['M']}")
+    if levels and not asked and all(isinstance(level, Number) and not isinstance(level, bool) for level in levels):
+        raise InvalidInput(
+            f"column {column!r} holds numbers as objects ({some(levels)}): convert it with .astype('float64'), "
+            f"or pass columns=[{column!r}] to encode each number as a level"
+        )
     if len(levels) > MAX_LEVELS:
         raise InvalidInput(
-            f"column {column!r} has {len(levels)} levels ({_some(levels)}), more than {MAX_LEVELS}: "
+            f"column {column!r} has {len(levels)} levels ({some(levels)}), more than {MAX_LEVELS}: "
             f"drop it, group its levels, or name the levels to keep it: categories={{{column!r}: [...]}}"
         )
+
+
+def _sorted(levels: set[Any]) -> tuple[Any, ...]:
     try:
         return tuple(sorted(levels))
     except TypeError:  # 1 and "a"
@@ -202,24 +160,19 @@ def _is_number(meta: DataFrame, column: Any) -> bool:
     """True for numbers and bools, False for what has levels, InvalidInput for the rest."""
     types = need("pandas", "dataframe").api.types
     dtype = meta.dtypes[column]
-    remedy = {
-        "M": "extract the parts that matter, such as .dt.month, .dt.dayofweek or .dt.hour, and drop the column",
-        "m": "pass a number instead: .dt.total_seconds()",
-        "c": "pass its real and imaginary parts as two columns",
-    }
     # Arrow and time-zone dtypes have a kind as well; periods say "O"
     kind = "M" if str(dtype).startswith("period") else getattr(dtype, "kind", "O")
-    if kind in remedy:
-        raise InvalidInput(f"column {column!r} is {dtype}, which cannot be encoded: {remedy[kind]}")
+    if kind in REMEDIES:
+        raise InvalidInput(f"column {column!r} is {dtype}, which cannot be encoded: {REMEDIES[kind]}")
     return bool(types.is_numeric_dtype(dtype))
 
 
 def _check_columns(meta: DataFrame, named: set[Any]) -> None:
     if not meta.columns.is_unique:
-        raise InvalidInput(f"column names must be unique, got twice: {_some(meta.columns[meta.columns.duplicated()])}")
+        raise InvalidInput(f"column names must be unique, got twice: {some(meta.columns[meta.columns.duplicated()])}")
     unknown = named - set(meta.columns)
     if unknown:
-        raise InvalidInput(f"no such column: {_some(unknown)}; the frame has {_some(meta.columns, 50)}")
+        raise InvalidInput(f"no such column: {some(unknown)}; the frame has {some(meta.columns, 50)}")
 
 
 def _check_names(plan: Plan) -> None:
@@ -232,21 +185,3 @@ def _check_names(plan: Plan) -> None:
                     "rename it, or make its levels differ as text"
                 )
             seen.add(name)
-
-
-def _refuse_missing(frame: DataFrame, plan: Plan) -> None:
-    sources = [feature.source for feature in plan]
-    counts = frame[sources].isna().sum()
-    gaps = {column: int(count) for column, count in counts.items() if count}
-    if gaps:
-        raise InvalidInput(
-            "missing values: "
-            + ", ".join(f"{count} in column {column!r}" for column, count in gaps.items())
-            + f" (of {len(frame)} rows here); drop these rows with .dropna(subset={list(gaps)!r}) "
-            "or fill them with .fillna(...), a level of its own such as 'missing' where the column is categorical"
-        )
-
-
-def _some(values: Iterable[Any], most: int = 5) -> str:
-    texts = [repr(value) for value in values]
-    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")

@@ -212,6 +212,10 @@ class Server:
             self.core.fail(error, time.monotonic())
             await self._work()
 
+    async def note(self, text: str) -> None:
+        """Something that a reader of the status should know."""
+        self.core.notes.append(text)
+
     # -- readers ---------------------------------------------------------------------------------
 
     async def params(self) -> Params | None:
@@ -254,7 +258,9 @@ class Server:
         """Change a live run."""
         async with self._wake():
             version = self.core.update(penalty, tol, settings, time.monotonic())
-            self._announced = ""
+            if self._announced:
+                self._announced = ""
+                await self._worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch)
             await self._work()
             return version
 

@@ -34,7 +34,7 @@ class Dispatch:
     floor: float = 0.25
     asked_at: float = -math.inf  #: when what is wanted last changed altogether
     holders: dict[str, frozenset[int]] = field(default_factory=dict)
-    hints: dict[int, tuple[str, float]] = field(default_factory=dict)
+    hints: dict[int, float] = field(default_factory=dict)
 
     def holds(self, worker: str, chunks: Iterable[int]) -> None:
         """A worker says which chunks it has."""
@@ -72,10 +72,9 @@ class Dispatch:
         patience = self.floor if chunk is None else LONGER * self._waited(chunk, now) + self.floor
         if self._waited(oldest, now) < patience:
             return None
-        asked, when = self.hints.get(oldest, (worker, now))
-        if asked != worker and now - when < 20 * self.floor:
-            return None
-        self.hints[oldest] = (worker, now)
+        if now - self.hints.get(oldest, -math.inf) < 20 * self.floor:
+            return None  # some worker was asked a moment ago
+        self.hints[oldest] = now
         return oldest
 
     def _waited(self, chunk: int, now: float) -> float:

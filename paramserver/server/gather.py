@@ -17,7 +17,7 @@ SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.LINE: {"values": ("t",)},
 }
 #: Steps of the line search, 1 … 2⁻²⁰.
-STEPS: Array = 0.5 ** np.arange(21)
+STEPS: Array = np.exp2(-np.arange(21, dtype=np.float64))
 
 
 @dataclass

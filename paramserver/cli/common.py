@@ -1,0 +1,83 @@
+"""What the commands share: reaching a scheduler, and plain values for JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from paramserver.errors import NoScheduler
+
+REACH = 5.0  #: seconds to reach a scheduler
+
+
+def add_query(parser: argparse.ArgumentParser, named: bool = True) -> None:
+    """The options of every command that looks at a run."""
+    parser.add_argument("--scheduler", required=True, metavar="ADDR", help="the scheduler's address, tcp://host:port")
+    if named:
+        parser.add_argument("--name", help="the run's name (default: the only run there is)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+@contextlib.contextmanager
+def client_of(address: str) -> Iterator[Any]:
+    """A client of the scheduler at that address, within 5 seconds or not at all."""
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a failed dial is our own message to give
+    try:
+        client = Client(address, timeout=REACH, set_as_default=False)
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        raise NoScheduler(f"no scheduler answers at {address} within {REACH:g} s ({error})") from None
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def plain(value: Any) -> Any:
+    """Values that JSON knows; nan and inf become null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def print_json(value: Any) -> None:
+    """One line."""
+    print(json.dumps(plain(value), ensure_ascii=False), flush=True)
+
+
+def line(status: Any, previous: Any = None) -> str:
+    """A status in one line."""
+    rate = ""
+    if previous is not None and status.seconds > previous.seconds:
+        rate = f"  {(status.pushes - previous.pushes) / (status.seconds - previous.seconds):.0f} pushes/s"
+    gap = "—" if status.verified is None else f"{status.verified.gap:.1e} (version {status.verified.version.n})"
+    objective = "—" if math.isnan(status.objective) else f"{status.objective:.8g}"
+    chunk, age = status.oldest
+    oldest = "" if chunk < 0 else f"  oldest chunk {chunk}: {age:.1f} s"
+    return f"version {status.version.n}  objective {objective}  certified gap {gap}{rate}{oldest}  [{status.doing}]"
+
+
+def result_dict(result: Any) -> dict[str, Any]:
+    """What ``--json`` prints of a result."""
+    names = (
+        "objective", "gap", "gap_absolute", "certificate", "converged", "reason", "n_rows", "n_features",
+        "n_chunks", "n_pushes", "n_refused", "consensus", "penalty", "name", "standard_errors", "notes",
+    )  # fmt: skip
+    out = {name: getattr(result, name) for name in names}
+    return {**out, "version": result.version.n, "epoch": result.version.epoch, "seconds_solve": result.seconds}

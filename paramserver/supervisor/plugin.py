@@ -1,0 +1,192 @@
+"""The plug-in: owns the names, answers clients, hears of workers that come and go.
+
+Clients talk to it through one scheduler handler, "paramserver"; values that it only passes on
+stay pickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from distributed import SchedulerPlugin
+
+from paramserver.errors import InvalidInput, NameTaken, ParamServerError, RunFailed, UnknownRun
+from paramserver.supervisor.keeper import Keeper
+from paramserver.supervisor.record import RunRecord
+
+logger = logging.getLogger("paramserver")
+
+KEPT = 20  #: finished runs whose results are kept
+RECONCILE = 1.0  #: seconds between looks at what should be
+LONGEST_WAIT = 30.0  #: seconds of one long poll
+
+
+class Supervisor(SchedulerPlugin):  # type: ignore[misc]
+    """One a scheduler; a second registration changes nothing."""
+
+    name = "paramserver"
+    idempotent = True
+
+    async def start(self, scheduler: Any) -> None:
+        """Called once, when the plug-in is registered."""
+        self.runs: dict[str, RunRecord] = {}
+        self.keeper = Keeper(scheduler, self._drop_oldest)
+        scheduler.handlers["paramserver"] = self.handle
+        self._loop = asyncio.create_task(self._reconcile())
+
+    async def close(self) -> None:
+        """The scheduler closes."""
+        self._loop.cancel()
+        await self.keeper.close()
+
+    async def _reconcile(self) -> None:
+        while True:
+            await asyncio.sleep(RECONCILE)
+            for record in [r for r in self.runs.values() if r.live]:
+                try:
+                    await self.keeper.look_after(record)
+                except Exception:
+                    logger.exception("paramserver: looking after run %s", record.name)
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    async def handle(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """The scheduler handler. Errors of ours are answers, not tracebacks in the scheduler's log."""
+        calls: dict[str, Callable[..., Any]] = {
+            "claim": self.claim, "find": self.find, "list": self.listing, "wait": self.wait,
+            "stop": self.stop, "forget": self.forget, "ended": self.ended, "resumed": self.resumed,
+        }  # fmt: skip
+        try:
+            return {"status": "OK", "result": await calls[do](**arguments)}
+        except ParamServerError as error:
+            return {"status": "error", "exception": pickle.dumps(error)}
+
+    async def claim(
+        self, name: str, run_id: str, keys: bytes, blob: bytes, runners_per_worker: int | None
+    ) -> dict[str, Any]:
+        """Take the name at once, then the data; answers when every key is there and held."""
+        old = self.runs.get(name)
+        if old is not None and old.live:
+            raise NameTaken(f"a run named {name!r} is already running: stop it, or choose another name")
+        record = self.runs[name] = RunRecord(name, run_id, pickle.loads(keys), blob, runners_per_worker)
+        try:
+            await self.keeper.hold(record)
+        except BaseException:
+            self._undo(record, old)
+            raise
+        self.keeper.spawn(self.keeper.serve(record))
+        return record.summary()
+
+    def _undo(self, record: RunRecord, old: RunRecord | None) -> None:
+        """A launch that failed leaves nothing, and what had the name before has it again."""
+        self.keeper.release(record)
+        if self.runs.get(record.name) is record:
+            del self.runs[record.name]
+            if old is not None:
+                self.runs[record.name] = old
+
+    async def find(self, name: str | None = None) -> dict[str, Any]:
+        """A run by name; without one, the only live run, else the only run."""
+        return self._find(name).summary()
+
+    def _find(self, name: str | None) -> RunRecord:
+        if name is not None:
+            if name in self.runs:
+                return self.runs[name]
+            raise UnknownRun(f"no run named {name!r} on this scheduler; there {self._there()}")
+        live = [record for record in self.runs.values() if record.live] or list(self.runs.values())
+        if len(live) == 1:
+            return live[0]
+        raise UnknownRun(f"say which run: there {self._there()}")
+
+    def _there(self) -> str:
+        names = ", ".join(f"{record.name!r} ({record.state})" for record in self.runs.values())
+        return f"are {names}" if names else "are none"
+
+    async def listing(self) -> list[dict[str, Any]]:
+        """Every run, newest last."""
+        return [{**record.summary(), "outcome": None} for record in self.runs.values()]
+
+    async def wait(self, names: list[str], seconds: float) -> list[dict[str, Any]]:
+        """Those of the named runs that are over, as soon as one is or after ``seconds`` (≤ 30)."""
+        records = [self._find(name) for name in names]
+        if not any(record.over.is_set() for record in records):
+            waits = [asyncio.create_task(record.over.wait()) for record in records]
+            await asyncio.wait(waits, timeout=min(seconds, LONGEST_WAIT), return_when=asyncio.FIRST_COMPLETED)
+            for task in waits:
+                task.cancel()
+        return [record.summary() for record in records if record.over.is_set()]
+
+    async def stop(self, name: str, verify: bool) -> None:
+        """Stop a run; one whose server is not there yet ends at once."""
+        record = self._find(name)
+        if not record.live:
+            return
+        if record.handle is None:
+            error = RunFailed(f"run {name!r} was stopped before it had a server")
+            self.keeper.end(record, "failed", "stopped", error)
+            return
+        await self.keeper.ask(record, "stop", verify, timeout=60.0)
+
+    async def forget(self, name: str) -> None:
+        """Drop a finished run's result."""
+        record = self._find(name)
+        if record.live and record.state != "converged":
+            raise InvalidInput(f"run {name!r} is running: stop it before it is forgotten")
+        if record.live:
+            await self.keeper.tell(record, "stop", False)
+            self.keeper.end(record, "finished", record.reason)
+        self.runs.pop(name, None)
+
+    async def ended(self, run_id: str, epoch: int, state: str, reason: str, outcome: bytes) -> None:
+        """The server says that its run is over, or (a kept one) converged."""
+        for record in list(self.runs.values()):
+            if (record.run_id, record.epoch) != (run_id, epoch) or not record.live:
+                continue
+            record.outcome, record.reason = outcome, reason
+            if state == "converged":
+                record.state = state
+                record.over.set()
+            else:
+                self.keeper.end(record, state, reason)
+
+    async def resumed(self, run_id: str, epoch: int) -> None:
+        """A kept run goes on, after an update."""
+        for record in self.runs.values():
+            if (record.run_id, record.epoch) == (run_id, epoch) and record.state == "converged":
+                record.state, record.outcome, record.reason = "live", None, ""
+                record.over.clear()
+
+    def _drop_oldest(self, record: RunRecord) -> None:
+        over = sorted((r for r in self.runs.values() if not r.live), key=lambda r: r.created)
+        for old in over[:-KEPT]:
+            del self.runs[old.name]
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """A worker joined: its runners need not wait for the next look."""
+        for record in self.runs.values():
+            if record.live and record.handle is not None:
+                self.keeper.spawn(self.keeper.start_runners(record))
+
+    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
+        """A worker left: its leases end, and the run with it if it held the server."""
+        for record in list(self.runs.values()):
+            record.runners.pop(worker, None)
+            record.failures.pop(worker, None)
+            if not record.live or record.handle is None:
+                continue
+            if record.handle.address == worker:
+                self.keeper.lost_server(record)
+            else:
+                self.keeper.spawn(self.keeper.tell(record, "gone", worker))
+
+    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+        """Adaptive clusters must not take a server's worker: to them it looks idle and empty."""
+        servers = {record.handle.address for record in self.runs.values() if record.live and record.handle}
+        return [worker for worker in workers if worker.address not in servers]

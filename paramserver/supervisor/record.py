@@ -1,0 +1,58 @@
+"""What the supervisor knows of one run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed import Future
+
+from paramserver.server.handle import Handle
+
+
+@dataclass
+class RunRecord:
+    """One run, from its claim until it is forgotten."""
+
+    name: str
+    run_id: str
+    keys: list[tuple[Any, ...]]
+    blob: bytes
+    runners_per_worker: int | None
+    state: str = "waiting"  #: "waiting" for a worker, "live", "converged" (kept), "finished", "failed"
+    reason: str = ""
+    outcome: bytes | None = None  #: pickled (Result or error, last Status), once over
+    epoch: int = 1
+    created: float = field(default_factory=time.time)
+    actor: Future | None = None
+    handle: Handle | None = None
+    runners: dict[str, list[Future]] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    heard: float = field(default_factory=time.monotonic)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def holder(self) -> str:
+        """The name under which the scheduler keeps the run's data."""
+        return f"paramserver-{self.run_id}"
+
+    @property
+    def live(self) -> bool:
+        """Has, or is about to have, a server."""
+        return self.state in ("waiting", "live", "converged")
+
+    def summary(self) -> dict[str, Any]:
+        """What a client is told; the outcome stays pickled."""
+        return {
+            "name": self.name,
+            "run_id": self.run_id,
+            "state": self.state,
+            "reason": self.reason,
+            "handle": None if self.handle is None else tuple(self.handle),
+            "outcome": self.outcome,
+            "n_chunks": len(self.keys),
+            "created": self.created,
+        }
