@@ -51,11 +51,11 @@ _MODULES = ("datasets", "errors", "testing")
 
 __all__ = [
     "ADMM",
-    "L1",
-    "L2",
     "AggregatedNewton",
     "Consensus",
     "ElasticNet",
+    "L1",
+    "L2",
     "LeastSquares",
     "Logistic",
     "Network",

@@ -124,7 +124,7 @@ class Bound(NamedTuple):
 
     def prox(self, v: Array, steps: Array) -> Array:
         """`Penalty.prox` on the penalised coordinates, the identity on the others."""
-        out = v.copy()
+        out: Array = v.copy()
         out[self.mask] = self.penalty.prox(v[self.mask], steps[self.mask])
         return out
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from paramserver.messages import Array
 from paramserver.penalties import Bound
 
+Mask = NDArray[np.bool_]
 RIDGE = 1e-11
 
 
@@ -119,7 +121,7 @@ def feature_sign(A: Array, slope: Array, l1: Array, start: Array) -> Array:
     return start + t
 
 
-def _active_step(A: Array, slope: Array, active: Array, sign: Array, w: Array, l1: Array) -> tuple[Array, Array]:
+def _active_step(A: Array, slope: Array, active: Mask, sign: Array, w: Array, l1: Array) -> tuple[Array, Mask]:
     """The Newton step on the active set, without entrants that it would push the wrong way."""
     while True:
         on = np.flatnonzero(active)

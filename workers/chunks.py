@@ -38,6 +38,7 @@ def make(client: Any, problem: Problem, X: Any, y: Any, weight: Any, n_chunks: i
     """Send what is to be sent, persist what is lazy, and name the keys; computes nothing itself."""
     if isinstance(X, (list, tuple)) and not _is_rows(X):
         return _from_list(client, X, y, weight)
+    X, y, weight = _optimised_together(X, y, weight)
     X, names = _collection(X, "X", None, n_chunks or _default_chunks(client, X))
     if X.ndim == 1:
         X = X[:, None]
@@ -54,6 +55,15 @@ def make(client: Any, problem: Problem, X: Any, y: Any, weight: Any, n_chunks: i
     parts = list(client.persist(parts))
     keys = [list(flatten(part.__dask_keys__())) for part in parts]
     return Chunks(list(zip(*keys, strict=True)), parts, names)
+
+
+def _optimised_together(*values: Any) -> tuple[Any, ...]:
+    """Frames that read the same files: each optimised alone, dask may merge their partitions differently."""
+    frames = [value for value in values if hasattr(value, "to_dask_array")]
+    if len(frames) < 2:
+        return values
+    optimised = iter(dask.optimize(*frames))
+    return tuple(next(optimised) if hasattr(value, "to_dask_array") else value for value in values)
 
 
 def _is_rows(X: Any) -> bool:

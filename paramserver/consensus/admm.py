@@ -106,12 +106,12 @@ class ADMM(Consensus):
         """M_i/ρ, made once a worker and chunk."""
         if self.metric == "identity":
             return np.ones_like(ref)
-        where, unit = data.memo.get("metric", (None, None))
+        where, unit = data.memo.get(self.metric, (None, None))
         if where is None or not np.array_equal(where, ref):
             D = problem.curvature(data, ref)  # type: ignore[attr-defined]
             make = problem.hessian if self.metric == "hessian" else problem.hessian_diagonal  # type: ignore[attr-defined]
             unit = make(data, D)
-            data.memo["metric"] = (ref, unit)
+            data.memo[self.metric] = (ref, unit)
         return np.asarray(unit)
 
     def plan(self, state: ADMMState, slot: Fields | None, z: Array) -> Fields:

@@ -60,4 +60,4 @@ class LeastSquares(GLM):
         if not self.fit_intercept:
             return Start(z, float(about_zero))
         z[-1] = mean
-        return Start(z, float(0.5 * squares + 1e-15 * about_zero))
+        return Start(z, float(0.5 * squares + 1e-22 * about_zero))  # not 0 for a constant target

@@ -1,0 +1,151 @@
+"""A core's state ↔ msgpack: plain values and arrays, no pickle.
+
+What a user plugged in is stored by name and settings only; `load` takes the objects themselves
+from the run's spec. A verification under way is not stored: the next epoch asks anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from paramserver.errors import InvalidInput
+from paramserver.messages import Task, Version
+from paramserver.server.core import Core
+from paramserver.server.gather import Gather
+from paramserver.server.parameters import Parameters, Published
+from paramserver.server.slots import Slot
+from paramserver.server.spec import RunSpec
+from paramserver.views import Verified
+
+FORMAT = 1
+_ARRAY = 1  #: msgpack extension code
+
+
+def dump(core: Core) -> bytes:
+    """The state as msgpack."""
+    params = core.params
+    state = {
+        "format": FORMAT,
+        "run_id": core.spec.run_id,
+        "epoch": core.epoch,
+        "n": params.version.n,
+        "z": params.z,
+        "rule": _named(params.rule),
+        "penalty": _named(params.spec.penalty if params.setup is None else params.bound.penalty),
+        "rule_state": None if params.state is None else _fields(params.state),
+        "slots": [_slot(slot) for slot in params.slots],
+        "fresh": sorted(params.fresh),
+        "tol": core.stopping.tol,
+        "pushes": core.record.pushes,
+        "verified": None if core.verifier.verified is None else list(core.verifier.verified),
+    }
+    out: bytes = msgpack.packb(state, default=_pack)
+    return out
+
+
+def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
+    """A core that goes on where ``data`` left off, in a new epoch.
+
+    Raises
+    ------
+    InvalidInput
+        The state is of another run, or of a format this version does not read.
+    """
+    state = msgpack.unpackb(data, ext_hook=_unpack, strict_map_key=False)
+    if state["format"] != FORMAT:
+        raise InvalidInput(f"the state has format {state['format']}, this version reads {FORMAT}")
+    if state["run_id"] != spec.run_id:
+        raise InvalidInput(f"the state is of run {state['run_id']}, not of {spec.run_id}")
+    core = Core(spec, epoch, now)
+    core.stopping.tol = state["tol"]
+    core.record.pushes = state["pushes"]
+    params = core.params
+    for slot, kept in zip(params.slots, state["slots"], strict=True):
+        _restore_slot(slot, kept)
+    _ask_again(core)
+    if state["z"] is None:
+        return core
+    params.rule = _renamed(spec.rule, state["rule"])
+    _restore_parameters(params, state, epoch, now)
+    core.verifier.gather = None
+    core.state = "running"
+    assert params.setup is not None
+    core.stopping.scale = max(params.setup.start.objective, 1e-300)
+    if state["verified"] is not None:
+        version, *rest = state["verified"]
+        core.verifier.verified = Verified(Version(*version), *rest)
+    return core
+
+
+def _ask_again(core: Core) -> None:
+    pending = {i for i, slot in enumerate(core.params.slots) if slot.survey is None}
+    core.verifier.gather = Gather(Task.SURVEY, None, pending, np.inf)
+
+
+def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, now: float) -> None:
+    total = None
+    for slot in params.slots:
+        if slot.survey is not None and not slot.empty:
+            total = slot.survey if total is None else params.spec.problem.merge(total, slot.survey)
+    assert total is not None
+    params.begin(total, now)
+    params.bind(_renamed(params.spec.penalty, state["penalty"]))
+    for name, value in state["rule_state"].items():
+        setattr(params.state, name, value)
+    params.fresh = set(state["fresh"])
+    z = np.array(state["z"])
+    z.setflags(write=False)
+    params.published = Published(Version(epoch, state["n"]), z, now)
+
+
+def _slot(slot: Slot) -> dict[str, Any]:
+    names = ("seq", "version", "fields", "survey", "fingerprint", "pushes")
+    return {name: getattr(slot, name) for name in names}
+
+
+def _restore_slot(slot: Slot, kept: dict[str, Any]) -> None:
+    slot.seq, slot.fields, slot.survey, slot.pushes = kept["seq"], kept["fields"], kept["survey"], kept["pushes"]
+    slot.version = None if kept["version"] is None else Version(*kept["version"])
+    slot.fingerprint = None if kept["fingerprint"] is None else tuple(kept["fingerprint"])
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value)}
+
+
+def _named(plugin: Any) -> dict[str, Any]:
+    return {"type": type(plugin).__qualname__, "settings": _fields(plugin) if is_dataclass(plugin) else {}}
+
+
+def _renamed(plugin: Any, stored: dict[str, Any]) -> Any:
+    """The spec's object with the stored settings, where it is still of the stored type."""
+    if type(plugin).__qualname__ != stored["type"]:
+        raise InvalidInput(
+            f"the state was made with {stored['type']}, the run has {type(plugin).__qualname__}: "
+            "pass the object it was updated to"
+        )
+    out = copy.copy(plugin)
+    for name, value in stored["settings"].items():
+        object.__setattr__(out, name, value)
+    return out
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        array = np.ascontiguousarray(value)
+        return msgpack.ExtType(_ARRAY, msgpack.packb((array.dtype.str, array.shape, array.tobytes())))
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a rule's state and slots must be arrays and plain values, got {type(value).__name__}")
+
+
+def _unpack(code: int, data: bytes) -> Any:
+    if code != _ARRAY:
+        return msgpack.ExtType(code, data)
+    dtype, shape, raw = msgpack.unpackb(data)
+    return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()

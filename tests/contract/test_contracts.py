@@ -1,0 +1,327 @@
+"""Every built-in plug-in keeps its contract, and every law of the contract catches a plug-in that breaks it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from paramserver.consensus import ADMM, AggregatedNewton
+from paramserver.errors import MissingMethod
+from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
+from paramserver.testing import check_penalty, check_problem, check_rule
+from paramserver.workers.problems import LeastSquares, Logistic, Start
+from paramserver.workers.problems.base import Evaluation, Problem
+
+RNG = np.random.default_rng(1)
+X = RNG.standard_normal((120, 4))
+LABELS = (RNG.random(120) < 1 / (1 + np.exp(-X[:, 0] + 0.5))).astype(float)
+NUMBERS = X @ np.array([1.0, -2.0, 0.0, 3.0]) + 5.0 + RNG.standard_normal(120)
+WEIGHT = RNG.random(120) * (RNG.random(120) < 0.8)
+
+
+class Huberised(Penalty):
+    """Smooth |w|, known by its prox alone."""
+
+    def value(self, w):
+        return float(np.where(np.abs(w) <= 1, 0.5 * w * w, np.abs(w) - 0.5).sum())
+
+    def prox(self, v, steps):
+        return np.where(np.abs(v) <= 1 + steps, v / (1 + steps), v - steps * np.sign(v))
+
+    def subgradient(self, w, near):
+        return np.clip(w, -1, 1)
+
+
+class NonNegative(Penalty):
+    """The indicator of w ≥ 0: infinite elsewhere."""
+
+    def value(self, w):
+        return 0.0 if (w >= 0).all() else np.inf
+
+    def prox(self, v, steps):
+        return np.maximum(v, 0.0)
+
+    def subgradient(self, w, near):
+        return np.where(w == 0, np.minimum(near, 0.0), 0.0)
+
+
+class Opaque(ElasticNet):
+    """The elastic net without saying so."""
+
+    def weights(self):
+        return None if np.array(1) else (0.0, 0.0)
+
+    def value(self, w):
+        return float(self.alpha * (self.l1_ratio * np.abs(w).sum() + 0.5 * (1 - self.l1_ratio) * (w @ w)))
+
+
+# -- penalties -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "penalty", [L1(2.0), L1(0.0), L2(0.5), L2(1e6), ElasticNet(3.0, 0.3), NoPenalty(), Huberised(), NonNegative()], ids=repr
+)
+@pytest.mark.parametrize("d", [1, 8])
+def test_penalty(penalty, d):
+    check_penalty(penalty, d)
+
+
+class WrongProx(L1):
+    def prox(self, v, steps):
+        return super().prox(v, 1.01 * steps)
+
+
+class WrongValue(L1):
+    def value(self, w):
+        return 1.01 * super().value(w)
+
+
+class WrongSubgradient(L2):
+    def subgradient(self, w, near):
+        return 1.01 * w
+
+
+class FarSubgradient(L1):
+    def subgradient(self, w, near):
+        return self.alpha * np.sign(w)  # an element of ∂R, but not the nearest one
+
+
+class Negative(Huberised):
+    def value(self, w):
+        return super().value(w) - 100.0
+
+
+class NonConvex(Huberised):
+    def value(self, w):
+        return float(np.sqrt(np.abs(w)).sum())
+
+
+class WrongDistance(L1):
+    def distance(self, w, v):
+        return 0.0
+
+
+class Writes(L1):
+    def prox(self, v, steps):
+        v *= 1.0
+        return super().prox(v, steps)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "law"),
+    [
+        (WrongProx(2.0), "is a subgradient at prox"),
+        (WrongValue(2.0), "weights"),
+        (WrongSubgradient(2.0), "is a subgradient at prox"),
+        (FarSubgradient(2.0), "is a subgradient at prox"),
+        (Negative(), ">= 0"),
+        (NonConvex(), r"R\(w'\) >= R|convex"),
+        (WrongDistance(2.0), "distance"),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_broken_penalty_is_found(penalty, law):
+    with pytest.raises(AssertionError, match=law):
+        check_penalty(penalty)
+
+
+def test_penalty_that_writes_into_its_arguments_is_found():
+    with pytest.raises(ValueError, match="read-only"):
+        check_penalty(Writes(2.0))
+
+
+# -- problems ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
+@pytest.mark.parametrize("scale", [1.0, 10.0 ** np.array([-6, 0, 6, 3])], ids=["plain", "scaled"])
+@pytest.mark.parametrize(
+    ("problem", "y"), [(Logistic, LABELS), (Logistic, 2 * LABELS - 1), (LeastSquares, NUMBERS)], ids=["01", "-11", "ls"]
+)
+def test_problem(problem, y, scale, weight, dtype, fit_intercept):
+    check_problem(problem(fit_intercept), (X * scale).astype(dtype), y, weight)
+
+
+def test_problem_without_capabilities():
+    class Bare(Problem):
+        def prepare(self, *parts):
+            return LeastSquares().prepare(*parts)
+
+        def survey(self, data):
+            return np.array([data.rows, 3.0])
+
+        def start(self, survey):
+            return Start(np.zeros(3), 1.0)
+
+    check_problem(Bare(), X, NUMBERS)
+
+
+def broken(base, **methods):
+    return type("Broken", (base,), methods)()
+
+
+def _evaluate(change):
+    def evaluate(self, data, z):
+        return change(super(type(self), self).evaluate(data, z))
+
+    return evaluate
+
+
+def _scaled(name, by):
+    def method(self, *args):
+        return by * getattr(super(type(self), self), name)(*args)
+
+    return method
+
+
+def _start(dz, share):
+    def start(self, survey):
+        z, objective = super(type(self), self).start(survey)
+        return Start(z + dz * np.eye(len(z))[-1], objective * share)
+
+    return start
+
+
+def _survey(self, data):
+    return super(type(self), self).survey(data) ** np.array([1, 1, 2, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("methods", "law"),
+    [
+        ({"evaluate": _evaluate(lambda e: Evaluation(e.value, 1.001 * e.gradient, e.curvature))}, "gradient"),
+        ({"evaluate": _evaluate(lambda e: Evaluation(e.value, e.gradient, 1.001 * e.curvature))}, "Hessian"),
+        ({"evaluate": _evaluate(lambda e: Evaluation(1.001 * e.value, e.gradient, e.curvature))}, "null model"),
+        ({"start": _start(1e-3, 1.0)}, "null model"),
+        ({"start": _start(0.0, 1.001)}, "null model"),
+        ({"survey": _survey}, "add up"),
+        ({"hessian": _scaled("hessian", 1.001)}, "Hessian"),
+        ({"hessian_diagonal": _scaled("hessian_diagonal", 1.001)}, "hessian_diagonal"),
+        ({"curvature": _scaled("curvature", 1.001)}, "curvature"),
+        ({"line": _scaled("line", 1.001)}, "line"),
+        ({"fenchel": _scaled("fenchel", 0.9)}, "fenchel bounds"),
+        ({"fenchel": _scaled("fenchel", -1.0)}, "fenchel is >= 0"),
+        ({"fenchel_bound": lambda self, bend, reach: 0.49 * bend}, "fenchel_bound"),
+        ({"reach": _scaled("reach", 0.1)}, "reach"),
+        ({"penalised": lambda self, p: np.ones(p - 1, bool)}, "mask"),
+        ({"quadratic": True}, "constant where the problem is quadratic"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_broken_problem_is_found(methods, law):
+    with pytest.raises(AssertionError, match=law):
+        check_problem(broken(Logistic, **methods), X, LABELS)
+
+
+# -- rules ---------------------------------------------------------------------------------------
+
+RULES = [
+    AggregatedNewton(),
+    AggregatedNewton(min_fresh=3, max_staleness=4),
+    ADMM(),
+    ADMM(metric="diagonal"),
+    ADMM(metric="identity", rho=20.0),
+    ADMM(rho=1.0, relaxation=1.0),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("problem", [Logistic(), LeastSquares(False)], ids=repr)
+def test_rule(rule, problem):
+    check_rule(rule, problem)
+
+
+def test_rule_on_data_of_ones_own():
+    check_rule(AggregatedNewton(), LeastSquares(), X, NUMBERS)
+
+
+@dataclass(frozen=True)
+class Misshapen(AggregatedNewton):
+    def step(self, problem, data, pull):
+        return {**super().step(problem, data, pull), "g": np.zeros(2)}
+
+
+@dataclass(frozen=True)
+class HalfSent(AggregatedNewton):
+    def step(self, problem, data, pull):
+        return {k: v for k, v in super().step(problem, data, pull).items() if k != "H"}
+
+
+@dataclass(frozen=True)
+class WritesPull(AggregatedNewton):
+    def step(self, problem, data, pull):
+        pull.z[0] += 1e-12
+        return super().step(problem, data, pull)
+
+
+@dataclass(frozen=True)
+class WritesSlot(ADMM):
+    def absorb(self, state, chunk, old, new):
+        if old is not None:
+            old["w"] += 0.0
+        return super().absorb(state, chunk, old, new)
+
+
+@dataclass(frozen=True)
+class Ordered(AggregatedNewton):
+    def absorb(self, state, chunk, old, new):
+        out = super().absorb(state, chunk, old, new)
+        state.c *= 1.0 + 0.001 * chunk
+        return out
+
+
+@dataclass(frozen=True)
+class Forgets(AggregatedNewton):
+    def rebuild(self, state, slots, z):
+        return super().rebuild(state, {i: s for i, s in slots.items() if i}, z)
+
+
+@dataclass(frozen=True)
+class Stuck(ADMM):
+    def consensus(self, state, penalty, z):
+        return super().consensus(state, penalty, z)[0] * 0.9, state
+
+
+@dataclass(frozen=True)
+class Random(ADMM):
+    def step(self, problem, data, pull):
+        out = super().step(problem, data, pull)
+        return {**out, "w": out["w"] + 1e-9 * np.random.default_rng().standard_normal(len(out["w"]))}
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "law"),
+    [
+        (Misshapen(), AssertionError, "wrong shape"),
+        (HalfSent(), AssertionError, "whole"),
+        (WritesPull(), ValueError, "read-only"),
+        (WritesSlot(), ValueError, "read-only"),
+        (Ordered(), AssertionError, "any order"),
+        (Forgets(), AssertionError, "rebuilt"),
+        (Stuck(), AssertionError, "converges"),
+        (Random(), AssertionError, "same seed"),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_broken_rule_is_found(rule, error, law):
+    with pytest.raises(error, match=law):
+        check_rule(rule)
+
+
+def test_rule_names_what_the_problem_lacks():
+    class Plain(Problem):
+        def prepare(self, *parts):
+            return LeastSquares().prepare(*parts)
+
+        def survey(self, data):
+            return np.array([data.rows, 4.0])
+
+        def start(self, survey):
+            return Start(np.zeros(4), 1.0)
+
+    with pytest.raises(MissingMethod, match=r"def evaluate\(data, z\)"):
+        check_rule(AggregatedNewton(), Plain(), X, NUMBERS)

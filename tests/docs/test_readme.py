@@ -1,0 +1,46 @@
+"""Every Python block of the README runs, and so do its shell commands' options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    paramserver \w+ ", line)]
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.splitlines()[0])
+def test_python_block(code: str, tmp_path: Path) -> None:
+    script = tmp_path / "snippet.py"
+    script.write_text(code)
+    out = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=110, cwd=tmp_path)
+    assert out.returncode == 0, out.stderr[-2000:]
+    assert out.stdout
+
+
+def test_there_are_blocks_and_commands() -> None:
+    assert len(BLOCKS) >= 2
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_is_understood(command: str) -> None:
+    """No scheduler is there: what is tested is that the options exist and the error is clear and quick."""
+    words = shlex.split(command.replace("tcp://host:8786", "tcp://127.0.0.1:1"))
+    out = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 1
+    assert "no scheduler answers at tcp://127.0.0.1:1 within 5 s" in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_layout_names_files_that_exist() -> None:
+    root = Path(__file__).parents[2]
+    layout = README.partition("## Layout")[2].partition("## ")[0]
+    for name in re.findall(r"\b[a-z_]+\.py\b", layout):
+        assert list(root.glob(f"paramserver/**/{name}")) or list(root.glob(f"workers/**/{name}")), name

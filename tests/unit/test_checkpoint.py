@@ -1,0 +1,108 @@
+"""A run that goes on from its stored state ends where it would have ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import paramserver as ps
+from paramserver.consensus import Consensus
+from paramserver.errors import InvalidInput
+from paramserver.messages import Assignment, Push
+from paramserver.server import checkpoint, reading
+from paramserver.server.core import Core
+from paramserver.server.spec import RunSpec
+from paramserver.workers.tasks import answer
+
+rng = np.random.default_rng(0)
+X = rng.standard_normal((600, 5))
+Y = (rng.random(600) < 1 / (1 + np.exp(-X[:, 0]))).astype(float)
+PROBLEM = ps.Logistic()
+DATA = [PROBLEM.prepare(X[k::6], Y[k::6]) for k in range(6)]
+
+
+def spec(rule: Consensus, penalty: ps.Penalty | None = None) -> RunSpec:
+    return RunSpec(PROBLEM, penalty or ps.L1(2.0), rule, 6, run_id="r", tol=1e-9)
+
+
+def drive(core: Core, pushes: int, now: float = 0.0) -> None:
+    """One runner that holds every chunk."""
+    core.dispatch.holds("w", range(6))
+    for k in range(pushes):
+        while core.due:
+            core.refresh(now + k)
+        reply = core.assign("w#0", None, now + k)
+        if not isinstance(reply, Assignment):
+            return
+        payload = answer(core.params.rule, PROBLEM, DATA[reply.chunk], reply, reply.z)
+        core.deliver(Push(reply.chunk, reply.seq, reply.task, reply.version, payload, reply.seq - 1, 1.0), now + k + 0.5)
+
+
+RULES = [ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("pushes", [0, 3, 6, 9, 20])
+def test_goes_on_from_any_moment(rule: Consensus, pushes: int) -> None:
+    core = Core(spec(rule), 1, 0.0)
+    drive(core, pushes)
+    again = checkpoint.load(checkpoint.dump(core), spec(rule), 2, 100.0)
+    drive(again, 5000, 100.0)
+    result = reading.result(again)
+    assert result is not None
+    assert result.converged
+    assert result.version.epoch == 2
+    whole = Core(spec(rule), 1, 0.0)
+    drive(whole, 5000)
+    np.testing.assert_allclose(result.z, reading.result(whole).z, atol=1e-3)
+    assert abs(result.objective - reading.result(whole).objective) <= 2e-9 * whole.stopping.scale
+
+
+def test_what_is_stored_comes_back_the_same() -> None:
+    core = Core(spec(ps.AggregatedNewton()), 1, 0.0)
+    drive(core, 15)
+    again = checkpoint.load(checkpoint.dump(core), core.spec, 2, 0.0)
+    np.testing.assert_array_equal(again.params.z, core.params.z)
+    np.testing.assert_array_equal(again.params.state.B, core.params.state.B)
+    for a, b in zip(again.params.slots, core.params.slots, strict=True):
+        assert (a.seq, a.version, a.fingerprint, a.pushes) == (b.seq, b.version, b.fingerprint, b.pushes)
+        assert a.fields is not None
+        assert a.fields.keys() == b.fields.keys()
+        for name in a.fields:
+            np.testing.assert_array_equal(a.fields[name], b.fields[name])
+    assert again.record.pushes == core.record.pushes
+    assert not again.params.z.flags.writeable
+
+
+def test_a_push_of_the_old_epoch_is_refused() -> None:
+    core = Core(spec(ps.AggregatedNewton()), 1, 0.0)
+    drive(core, 8)
+    reply = core.assign("w#0", None, 50.0)
+    again = checkpoint.load(checkpoint.dump(core), core.spec, 2, 51.0)
+    payload = answer(core.params.rule, PROBLEM, DATA[reply.chunk], reply, reply.z)
+    again.deliver(Push(reply.chunk, reply.seq, reply.task, reply.version, payload, reply.seq - 1), 52.0)
+    assert again.record.refused == {"stale epoch": 1}
+
+
+def test_live_settings_are_kept_and_plug_ins_are_named_only() -> None:
+    core = Core(spec(ps.ADMM()), 1, 0.0)
+    drive(core, 12)
+    core.update(ps.L1(4.0), 1e-7, {"rho": 0.5}, 20.0)
+    data = checkpoint.dump(core)
+    again = checkpoint.load(data, core.spec, 2, 30.0)
+    assert again.params.rule == replace(ps.ADMM(), rho=0.5)
+    assert again.params.bound.penalty == ps.L1(4.0)
+    assert again.stopping.tol == 1e-7
+    assert b"paramserver" not in data
+
+
+def test_another_run_or_rule_is_refused() -> None:
+    core = Core(spec(ps.ADMM()), 1, 0.0)
+    drive(core, 12)
+    data = checkpoint.dump(core)
+    with pytest.raises(InvalidInput, match="of run r, not of other"):
+        checkpoint.load(data, replace(core.spec, run_id="other"), 2, 0.0)
+    with pytest.raises(InvalidInput, match="ADMM"):
+        checkpoint.load(data, replace(core.spec, rule=ps.AggregatedNewton()), 2, 0.0)

@@ -1,0 +1,115 @@
+"""The house's own rules: floors, circles, public names, what a fresh process imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import paramserver
+
+ROOT = Path(paramserver.__file__).parent
+#: Module (or room) → floor. A module's own entry goes before its room's.
+FLOORS = {
+    "_version": 0, "messages": 0, "errors": 0, "views": 0,
+    "penalties": 1, "quadratic": 1, "certificate": 1, "consensus": 1, "workers.problems": 1, "workers.solvers": 1,
+    "server.slots": 2, "server.dispatch": 2, "server.gather": 2, "server.stopping": 2, "server.record": 2,
+    "server.spec": 2, "server.parameters": 2, "server.verifier": 2, "server.core": 2, "server.checkpoint": 2,
+    "server.reading": 2, "workers.tasks": 2,
+    "server.actor": 3, "server.handle": 3, "simulate": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
+    "workers.runner": 4,
+    "supervisor": 5, "run": 5, "launch": 5,
+    "datasets": 6,
+    "cli": 7, "__main__": 8, "": 8,
+    "server": 0, "workers": 0,  # the rooms' own __init__ import nothing
+}  # fmt: skip
+NO_DASK = [name for name, floor in FLOORS.items() if 0 < floor <= 2 or name in ("simulate", "testing")]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def floor_of(module: str) -> int:
+    while module not in FLOORS:
+        module, _, _ = module.rpartition(".")
+    return FLOORS[module]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of ours that are imported when this one is (not inside functions)."""
+    found: set[str] = set()
+    stack: list[ast.AST] = list(ast.parse(path.read_text()).body)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("paramserver"):
+            found.add((node.module or "").removeprefix("paramserver").lstrip("."))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+            stack += node.body
+        elif isinstance(node, ast.Try):
+            stack += node.body
+    return found
+
+
+MODULES = sorted(path for path in ROOT.rglob("*.py"))
+
+
+def test_every_module_has_a_floor() -> None:
+    assert len(MODULES) > 40  # the walk follows the symlink
+    for path in MODULES:
+        floor_of(module_of(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_imports_point_down_or_across(path: Path) -> None:
+    here = floor_of(module_of(path))
+    up = {name: floor_of(name) for name in imports_of(path) if floor_of(name) > here}
+    assert not up, f"{module_of(path)} is on floor {here} and imports {up}"
+
+
+def test_no_circles() -> None:
+    graph = {module_of(path): imports_of(path) for path in MODULES}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " → ".join((*trail, module))
+        if module not in done:
+            for target in graph.get(module, ()):
+                if target != module:
+                    visit(target, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_the_lower_floors_are_free_of_dask() -> None:
+    lines = [f"import paramserver.{name}" for name in NO_DASK]
+    code = "\n".join([*lines, "import sys", "print([m for m in sys.modules if m.split('.')[0] in ('dask', 'distributed')])"])
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "[]"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import paramserver, sys; print([m for m in ('dask', 'distributed', 'numpy', 'scipy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "[]"
+
+
+def test_public_names_are_sorted_there_and_documented() -> None:
+    assert paramserver.__all__ == sorted(paramserver.__all__)
+    for name in paramserver.__all__:
+        value = getattr(paramserver, name)
+        assert name == "__version__" or value.__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'lasso'"):
+        paramserver.lasso  # noqa: B018
+
+
+def test_no_module_is_a_crowd() -> None:
+    """A file of over 400 lines is two."""
+    sizes = {module_of(path): path.read_text().count("\n") for path in MODULES}
+    assert {name: n for name, n in sizes.items() if n > 400} == {}
