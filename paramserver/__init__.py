@@ -14,8 +14,8 @@ from paramserver._version import __version__
 if TYPE_CHECKING:
     from paramserver import datasets, errors, testing
     from paramserver.consensus import ADMM, AggregatedNewton, Consensus
-    from paramserver.launch import connect, fit, forget, launch
-    from paramserver.launch import list_runs as list
+    from paramserver.launching import connect, fit, forget, launch
+    from paramserver.launching import list_runs as list
     from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulate import Network, simulate
@@ -40,11 +40,11 @@ _HOME = {
     "Run": "paramserver.run",
     "Status": "paramserver.views",
     "as_completed": "paramserver.run",
-    "connect": "paramserver.launch",
-    "fit": "paramserver.launch",
-    "forget": "paramserver.launch",
-    "launch": "paramserver.launch",
-    "list": "paramserver.launch:list_runs",
+    "connect": "paramserver.launching",
+    "fit": "paramserver.launching",
+    "forget": "paramserver.launching",
+    "launch": "paramserver.launching",
+    "list": "paramserver.launching:list_runs",
     "simulate": "paramserver.simulate",
 }
 _MODULES = ("datasets", "errors", "testing")

@@ -38,7 +38,6 @@ def make(client: Any, problem: Problem, X: Any, y: Any, weight: Any, n_chunks: i
     """Send what is to be sent, persist what is lazy, and name the keys; computes nothing itself."""
     if isinstance(X, (list, tuple)) and not _is_rows(X):
         return _from_list(client, X, y, weight)
-    X, y, weight = _optimised_together(X, y, weight)
     X, names = _collection(X, "X", None, n_chunks or _default_chunks(client, X))
     if X.ndim == 1:
         X = X[:, None]
@@ -55,15 +54,6 @@ def make(client: Any, problem: Problem, X: Any, y: Any, weight: Any, n_chunks: i
     parts = list(client.persist(parts))
     keys = [list(flatten(part.__dask_keys__())) for part in parts]
     return Chunks(list(zip(*keys, strict=True)), parts, names)
-
-
-def _optimised_together(*values: Any) -> tuple[Any, ...]:
-    """Frames that read the same files: each optimised alone, dask may merge their partitions differently."""
-    frames = [value for value in values if hasattr(value, "to_dask_array")]
-    if len(frames) < 2:
-        return values
-    optimised = iter(dask.optimize(*frames))
-    return tuple(next(optimised) if hasattr(value, "to_dask_array") else value for value in values)
 
 
 def _is_rows(X: Any) -> bool:
@@ -85,7 +75,7 @@ def _collection(value: Any, what: str, like: Any, n_chunks: int = 1) -> tuple[An
     names = None
     if hasattr(value, "to_dask_array"):
         names = _numeric_columns(value, what)
-        return value.to_dask_array(), names
+        return _frame_array(value), names
     if isinstance(value, da.Array):
         return value, None
     if hasattr(value, "to_numpy"):
@@ -100,6 +90,20 @@ def _collection(value: Any, what: str, like: Any, n_chunks: int = 1) -> tuple[An
         return da.from_array(array, chunks=(like, *array.shape[1:])), names
     rows = -(-max(len(array), 1) // n_chunks)
     return da.from_array(array, chunks=(rows, *(-1,) * (array.ndim - 1))), names
+
+
+def _frame_array(frame: Any) -> Any:
+    """A frame's values with the frame's own partitions.
+
+    Dask may merge the partitions of a frame read with few columns while it optimises; X and y of one
+    file would not match any more. (Optimising both together is no way out: it computed wrong values.)
+    """
+    array = frame.to_dask_array()
+    if array.numblocks[0] == frame.npartitions:
+        return array
+    blocks = [dask.delayed(np.asarray)(part) for part in frame.to_delayed(optimize_graph=False)]
+    columns = () if frame.ndim == 1 else (len(frame.columns),)
+    return da.concatenate([da.from_delayed(block, (np.nan, *columns), dtype=array.dtype) for block in blocks])
 
 
 def _numeric_columns(frame: Any, what: str) -> tuple[str, ...] | None:

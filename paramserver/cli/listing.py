@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """One line a run."""
-    from paramserver.launch import list_runs
+    from paramserver.launching import list_runs
 
     with client_of(args.scheduler) as client:
         runs = list_runs(client)

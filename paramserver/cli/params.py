@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read one version and print or write it."""
-    from paramserver.launch import connect
+    from paramserver.launching import connect
 
     with client_of(args.scheduler) as client:
         params = connect(args.name, client).params()

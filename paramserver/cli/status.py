@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the status once and print it."""
-    from paramserver.launch import connect
+    from paramserver.launching import connect
 
     with client_of(args.scheduler) as client:
         status = connect(args.name, client).status()

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Stop and report."""
-    from paramserver.launch import connect
+    from paramserver.launching import connect
 
     with client_of(args.scheduler) as client:
         result = connect(args.name, client).stop(verify=args.verify)

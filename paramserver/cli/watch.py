@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Follow the run."""
-    from paramserver.launch import connect
+    from paramserver.launching import connect
 
     with client_of(args.scheduler) as client:
         previous = None

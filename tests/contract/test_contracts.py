@@ -47,21 +47,13 @@ class NonNegative(Penalty):
         return np.where(w == 0, np.minimum(near, 0.0), 0.0)
 
 
-class Opaque(ElasticNet):
-    """The elastic net without saying so."""
-
-    def weights(self):
-        return None if np.array(1) else (0.0, 0.0)
-
-    def value(self, w):
-        return float(self.alpha * (self.l1_ratio * np.abs(w).sum() + 0.5 * (1 - self.l1_ratio) * (w @ w)))
-
-
 # -- penalties -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "penalty", [L1(2.0), L1(0.0), L2(0.5), L2(1e6), ElasticNet(3.0, 0.3), NoPenalty(), Huberised(), NonNegative()], ids=repr
+    "penalty",
+    [L1(2.0), L1(0.0), L2(0.5), L2(1e6), ElasticNet(3.0, 0.3), NoPenalty(), Huberised(), NonNegative()],
+    ids=repr,
 )
 @pytest.mark.parametrize("d", [1, 8])
 def test_penalty(penalty, d):

@@ -178,7 +178,10 @@ class GLM(Problem):
 
 
 def _weighted(terms: Array, weight: Array | None) -> float:
-    return float(terms.sum() if weight is None else terms @ weight)
+    if weight is None:
+        return float(terms.sum())
+    counts = weight > 0  # 0·inf is nan
+    return float(terms[counts] @ weight[counts])
 
 
 def _column(values: Any, what: str, n: int) -> Array:

@@ -1,0 +1,65 @@
+"""Fixtures for the tests that need a cluster; those that do not never start one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+class _Errors(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(logging.Formatter().format(record))
+
+
+def pytest_configure(config: Any) -> None:
+    config.addinivalue_line("markers", "logs_errors: this test makes paramserver log errors on purpose")
+
+
+@pytest.fixture(autouse=True)
+def _no_errors_logged(request: Any) -> Iterator[None]:
+    """The supervisor of a LocalCluster lives in this process: what it logs as an error is a bug."""
+    handler = _Errors()
+    logger = logging.getLogger("paramserver")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    if request.node.get_closest_marker("logs_errors") is None:
+        assert not handler.records, "\n".join(handler.records)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """Two workers of one thread, shared by every test that leaves it as it was."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+    ) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def _client(cluster: Any) -> Iterator[Any]:
+    from distributed import Client
+
+    with Client(cluster) as made:
+        yield made
+
+
+@pytest.fixture
+def client(_client: Any) -> Iterator[Any]:
+    """The shared cluster's client; no run outlives its test."""
+    import paramserver as ps
+
+    yield _client
+    for run in ps.list(_client):
+        if run["state"] in ("waiting", "live", "converged"):
+            ps.connect(run["name"], _client).stop()
+        ps.forget(run["name"], _client)

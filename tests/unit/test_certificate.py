@@ -1,0 +1,179 @@
+"""The certificate is never below the true gap, and close to it near the end."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from paramserver import certificate
+from paramserver.certificate import model_at
+from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty, Penalty
+from paramserver.workers.problems import LeastSquares, Logistic
+
+PROBLEMS = {"logistic": Logistic(), "logistic, no intercept": Logistic(False), "least squares": LeastSquares()}
+PENALTIES = {"l1": L1(3.0), "l2": L2(1.0), "elastic net": ElasticNet(4.0, 0.5), "none": NoPenalty()}
+LAYOUTS = ("plain", "scaled", "sorted")
+FAR_TO_NEAR = (1.0, 0.3, 0.1, *(10.0**-k for k in np.arange(1.5, 8, 0.5)))
+
+
+class Case:
+    """One problem with its optimum, known in long double to about 1e-18 of F."""
+
+    def __init__(self, problem, penalty: Penalty, layout: str, n: int = 300, d: int = 6, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((n, d)) * rng.uniform(0.5, 2, d)
+        m = X @ (rng.standard_normal(d) * (np.arange(d) % 3 > 0)) - 0.5
+        logistic = isinstance(problem, Logistic)
+        y = (rng.random(n) < 1 / (1 + np.exp(-m))).astype(float) if logistic else m + rng.standard_normal(n)
+        if layout == "scaled":
+            X = X * 10.0 ** np.resize([6, 0, -6], d)
+        if layout == "sorted":  # chunks of one label each: the sums are the same, the order is not
+            order = np.argsort(y, kind="stable")
+            X, y = X[order], y[order]
+        self.problem, self.X, self.y, self.logistic = problem, X, y, logistic
+        chunks = np.array_split(np.arange(n), 4)
+        self.data = [problem.prepare(X[rows], y[rows]) for rows in chunks]
+        self.start = problem.start(functools.reduce(problem.merge, map(problem.survey, self.data)))
+        self.R = Bound(penalty, problem.penalised(len(self.start.z)))
+        self.best = self.solve()
+        self.least = self.F(self.best)
+
+    def F(self, z) -> np.longdouble:
+        """The objective, from its definition."""
+        z = z.astype(np.longdouble)
+        w, b = (z[:-1], z[-1]) if self.problem.fit_intercept else (z, np.longdouble(0))
+        m, y = self.X.astype(np.longdouble) @ w + b, self.y.astype(np.longdouble)
+        losses = np.logaddexp(np.longdouble(0), m) - y * m if self.logistic else (y - m) ** 2 / 2
+        l1, l2 = (np.longdouble(v) for v in self.R.penalty.weights())
+        on = z[self.R.mask]
+        return losses.sum() + l1 * np.abs(on).sum() + l2 / 2 * (on @ on)
+
+    def exact(self, z):
+        """What a verification gathers: Σ value, gradient, Hessian."""
+        ats = [self.problem.evaluate(data, z) for data in self.data]
+        hessians = [self.problem.hessian(data, at.curvature) for data, at in zip(self.data, ats, strict=True)]
+        return sum(at.value for at in ats), sum(at.gradient for at in ats), sum(hessians)
+
+    def solve(self):
+        """Damped Newton to the last digit, judged in long double."""
+        z = self.start.z
+        for _ in range(60):
+            step = model_at(z, *self.exact(z), self.R).z_plus - z
+            values = [self.F(z + t * step) for t in 0.5 ** np.arange(12)]
+            k = int(np.argmin(values))
+            if values[k] >= self.F(z):
+                break
+            z = z + 0.5**k * step
+        return z
+
+    def certify(self, z) -> float:
+        model = model_at(z, *self.exact(z), self.R)
+        reach = float(np.max([self.problem.reach(data) for data in self.data], axis=0) @ np.abs(model.step))
+        fenchel = self.problem.fenchel_bound(model.bend, reach)
+        if fenchel is None:
+            fenchel = sum(self.problem.fenchel(data, z, model.step) for data in self.data)
+        return model.gap(fenchel)
+
+    def iterates(self, seed=1):
+        """From the null model towards the optimum; in two more directions, too."""
+        rng = np.random.default_rng(seed)
+        scale = 1 / np.sqrt(np.diag(self.exact(self.best)[2]))
+        for way in (self.start.z - self.best, scale * rng.standard_normal(len(scale)) * 5):
+            for t in FAR_TO_NEAR:
+                yield self.best + t * way
+
+
+@functools.cache
+def case(problem: str, penalty: str, layout: str) -> Case:
+    return Case(PROBLEMS[problem], PENALTIES[penalty], layout)
+
+
+every = pytest.mark.parametrize(
+    ("problem", "penalty", "layout"), [(p, r, x) for p in PROBLEMS for r in PENALTIES for x in LAYOUTS]
+)
+
+
+@every
+def test_certificate_bounds_the_true_gap(problem, penalty, layout):
+    it = case(problem, penalty, layout)
+    near = 0
+    for z in it.iterates():
+        true, gap = float(it.F(z) - it.least), it.certify(z)
+        scale = it.start.objective
+        assert gap >= true * (1 - 1e-7) - 1e-17 * scale, (gap, true)
+        if 1e-12 <= true / scale <= 1e-6:
+            near += 1
+            assert gap <= 10 * true, (gap, true)
+    assert near >= 6
+
+
+@every
+def test_optimum_is_certified(problem, penalty, layout):
+    it = case(problem, penalty, layout)
+    assert it.certify(it.best) <= 1e-14 * it.start.objective
+
+
+@every
+@pytest.mark.parametrize("size", [1e-8, 1e-4, 1e-2])
+def test_inexact_consensus_step_is_charged(problem, penalty, layout, size, monkeypatch):
+    """z⁺ is a point that the quadratic solver got wrong: the certificate grows, it does not lie."""
+    it, rng, exact = case(problem, penalty, layout), np.random.default_rng(7), certificate.minimise
+
+    def sloppy(B, c, bound, ref, start):
+        w = exact(B, c, bound, ref, start)
+        off = size * (w - start) * rng.standard_normal(len(w))
+        return w + np.where(rng.random(len(w)) < 0.5, off, size / np.sqrt(np.diag(B)) * rng.standard_normal(len(w)))
+
+    monkeypatch.setattr(certificate, "minimise", sloppy)
+    for z in it.iterates():
+        true, gap = float(it.F(z) - it.least), it.certify(z)
+        assert gap >= true * (1 - 1e-7) - 1e-17 * it.start.objective, (gap, true)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-3, 0.3])
+@pytest.mark.parametrize("penalty", [L2(0.5), ElasticNet(1.0, 0.5)], ids=repr)
+@pytest.mark.parametrize("problem", [Logistic(), LeastSquares()], ids=repr)
+def test_more_columns_than_rows(problem, penalty, size, monkeypatch):
+    """The Hessian is singular: an error of z⁺ in its null space cannot be shifted away, and is charged all the same."""
+    it, rng, exact = Case(problem, penalty, "plain", n=40, d=60), np.random.default_rng(3), certificate.minimise
+
+    def stays(B, c, bound, ref, start):
+        w = exact(B, c, bound, ref, start)
+        return w + size * (start - w) * rng.random(len(w))
+
+    monkeypatch.setattr(certificate, "minimise", stays)
+    for z in it.iterates():
+        true, gap = float(it.F(z) - it.least), it.certify(z)
+        assert gap >= true * (1 - 1e-7) - 1e-17 * it.start.objective, (gap, true)
+
+
+def test_an_unpenalised_column_without_rows_costs_nothing():
+    """A zero column leaves z where it is, and the certificate finite."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal(50), np.zeros(50)])
+    y = (rng.random(50) < 0.5).astype(float)
+    problem = Logistic()
+    data = problem.prepare(X, y)
+    z = problem.start(problem.survey(data)).z
+    for _ in range(8):
+        at = problem.evaluate(data, z)
+        model = model_at(
+            z, at.value, at.gradient, problem.hessian(data, at.curvature), Bound(NoPenalty(), problem.penalised(3))
+        )
+        z = model.z_plus
+    assert z[1] == 0.0
+    assert model.gap(problem.fenchel_bound(model.bend, 0.0)) < 1e-14
+
+
+def test_the_model_promises_its_decrease():
+    """F(z) − model(z⁺), the number a line search goes by, against its definition."""
+    it = case("logistic", "l1", "plain")
+    z = it.start.z
+    loss, gradient, hessian = it.exact(z)
+    model = model_at(z, loss, gradient, hessian, it.R)
+    move = model.z_plus - z
+    promised = float(gradient @ move + 0.5 * move @ hessian @ move) + it.R.value(model.z_plus) - it.R.value(z)
+    assert model.decrease == pytest.approx(-promised, rel=1e-9)
+    assert model.objective == pytest.approx(float(it.F(z)), rel=1e-12)
