@@ -20,6 +20,8 @@ from paramserver.messages import Array
 from paramserver.penalties import Bound
 from paramserver.quadratic import Factor, minimise
 
+ROUNDING = 1e-11  #: an optimality condition that holds to this, relatively, holds
+
 
 class Model(NamedTuple):
     """The exact quadratic model of F at z, and its minimiser."""
@@ -41,16 +43,38 @@ class Model(NamedTuple):
 def model_at(z: Array, loss: float, gradient: Array, hessian: Array, bound: Bound) -> Model:
     """Build the model. ``gradient`` (p,) and ``hessian`` (p, p) are sums over all rows at z."""
     z_plus = minimise(hessian, -gradient, bound, z, z)
-    step = z_plus - z
-    dual = gradient + hessian @ step
-    slope = bound.subgradient(z_plus, -dual)
-    left = dual + slope
+    move = step = z_plus - z
+    bent = hessian @ move
+    slope = bound.subgradient(z_plus, -(gradient + bent))
+    left = gradient + bent + slope
+    charge = 0.0
     if left.any():
-        step = step - Factor(hessian).solve(left)
+        rounding = ROUNDING * (np.abs(gradient) + np.abs(hessian) @ np.abs(move) + np.abs(slope))
+        step = move - Factor(hessian).solve(left)
         left = gradient + hessian @ step + slope
+        if (np.abs(left) > rounding).any():  # z⁺ is wrong where the Hessian is singular: no shift mends that
+            step, (slope, charge) = move, _unshifted(gradient + bent, z_plus, bound, rounding)
+            left = gradient + bent + slope
+        charge += float(np.abs(left) @ np.abs(move))
     bend = float(step @ (hessian @ step))
     bregman = bound.bregman(z, z_plus, slope)
-    charge = float(np.abs(left) @ np.abs(z - z_plus))
-    move = z_plus - z
-    decrease = 0.5 * float(move @ (hessian @ move)) + bregman
+    decrease = 0.5 * float(move @ bent) + bregman
     return Model(z, loss, loss + bound.value(z), z_plus, step, max(bend, 0.0), bregman + charge, decrease)
+
+
+def _unshifted(dual: Array, z_plus: Array, bound: Bound, rounding: Array) -> tuple[Array, float]:
+    """(slope, charge): R(w) ≥ R(z⁺) + slopeᵀ(w − z⁺) + l2/2·‖w − z⁺‖², slope as close to −dual as may be.
+
+    What is left of dual + slope costs leftᵀ(z − z⁺), the caller's, and left²/(2·l2); where l2 = 0,
+    nothing bounds it.
+    """
+    weights = bound.elastic_net()
+    if weights is None:
+        return bound.subgradient(z_plus, -dual), np.inf
+    l1, l2 = weights
+    slope = np.clip(-dual - l2 * z_plus, -l1, l1) + l2 * z_plus
+    left = dual + slope
+    large = np.abs(left) > rounding
+    if not l2[large].all():
+        return slope, np.inf
+    return slope, float(0.5 * (left[large] ** 2 / l2[large]).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import cloudpickle
@@ -13,7 +13,7 @@ import distributed
 
 from paramserver._version import __version__
 from paramserver.consensus import ADMM, AggregatedNewton, Consensus
-from paramserver.errors import EnvironmentMismatch, InvalidInput, NoScheduler, UnknownRun
+from paramserver.errors import CallTimeout, EnvironmentMismatch, InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.run import Run, ask_supervisor
 from paramserver.server.spec import RunSpec
@@ -25,6 +25,7 @@ from paramserver.workers.problems.base import Problem, require
 
 logger = logging.getLogger("paramserver")
 
+CHECK_LIMIT = 30.0  #: seconds for every process to say what it imports
 RULES: dict[str, type[Consensus]] = {"newton": AggregatedNewton, "admm": ADMM}
 PENALTY_METHODS = {
     "value": "value(w) -> R(w)",
@@ -53,6 +54,8 @@ def launch(
     runners_per_worker: int | None = None,
 ) -> Run:
     """Start a fit on the cluster and return at once; it needs this client no more.
+
+    With an asynchronous client: ``run = await launch(...)``, ``result = await run``.
 
     Minimises Σ sample_weight·loss + R(w) over z = (w, intercept); the intercept is last in z and
     never penalised.
@@ -93,7 +96,7 @@ def launch(
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
     client = _client(client)
-    run = _launch(
+    run: Run = _launch(
         problem, X, y, sample_weight=sample_weight, penalty=penalty, consensus=consensus, z0=z0, name=name,
         client=client, tol=tol, until=until, max_seconds=max_seconds, max_pushes=max_pushes, keep=keep,
         chunks=chunks, runners_per_worker=runners_per_worker,
@@ -116,30 +119,46 @@ def _launch(
     chunks: int | None = None,
     runners_per_worker: int | None = None,
     **limits: Any,
-) -> Run:
+) -> Any:
+    """A Run; with an asynchronous client, an awaitable of one."""
     client = _client(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = _rule(consensus)
     _check_plugins(problem, rule, penalty)
     name = name or f"run-{uuid.uuid4().hex[:6]}"
-    client.sync(_prepare, client)
-    data = chunking.make(client, problem, X, y, sample_weight, chunks)
-    spec = RunSpec(
-        problem, penalty, rule, len(data.keys), name, uuid.uuid4().hex[:12], z0,
-        feature_names=data.names, **limits,
-    )  # fmt: skip
-    summary = client.sync(_claim, client, spec, data, runners_per_worker)
-    return Run(name, client, summary)
+
+    def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
+        data = chunking.make(client, problem, X, y, sample_weight, chunks or chunking.default(X, threads))
+        run_id = uuid.uuid4().hex[:12]
+        return RunSpec(
+            problem, penalty, rule, len(data.keys), name, run_id, z0, feature_names=data.names, **limits
+        ), data  # fmt: skip
+
+    if client.asynchronous:
+        return _launch_async(client, make, runners_per_worker)
+    made = make(client.sync(_prepare, client))
+    return Run(name, client, client.sync(_claim, client, *made, runners_per_worker))
+
+
+async def _launch_async(client: Any, make: Callable[[int], Any], runners_per_worker: int | None) -> Run:
+    spec, data = make(await _prepare(client))
+    return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker))
 
 
 def fit(problem: Problem, X: Any, y: Any = None, **options: Any) -> Result:
     """`launch`, then wait for the result; the run is stopped if the wait is interrupted."""
     run = _launch(problem, X, y, **options)
+    if not isinstance(run, Run):
+        return _fit_async(run)  # type: ignore[return-value]
     try:
         return run.result()
     except KeyboardInterrupt:
         run.stop()
         raise
+
+
+async def _fit_async(launching: Awaitable[Run]) -> Result:
+    return await (await launching)
 
 
 def connect(name: str | None = None, client: Any = None) -> Run:
@@ -151,15 +170,25 @@ def connect(name: str | None = None, client: Any = None) -> Run:
         Lists the runs there are.
     """
     client = _client(client)
-    summary = client.sync(ask_supervisor, client, "find", name=name)
+    run: Run = client.sync(_connect, client, name)
+    return run
+
+
+async def _connect(client: Any, name: str | None) -> Run:
+    summary = await ask_supervisor(client, "find", name=name)
     return Run(summary["name"], client, summary)
 
 
 def list_runs(client: Any = None) -> list[dict[str, Any]]:
     """Every run the scheduler knows: name, state, reason, n_chunks, created; newest last."""
     client = _client(client)
+    runs: list[dict[str, Any]] = client.sync(_list_runs, client)
+    return runs
+
+
+async def _list_runs(client: Any) -> list[dict[str, Any]]:
     try:
-        found = client.sync(ask_supervisor, client, "list")
+        found = await ask_supervisor(client, "list")
     except UnknownRun:
         return []
     return [{key: run[key] for key in ("name", "state", "reason", "n_chunks", "created")} for run in found]
@@ -212,23 +241,32 @@ def _say_if_bound(client: Any) -> None:
         logger.info("the run needs this process: it made the %s, whose scheduler or workers end with it", kind)
 
 
-async def _prepare(client: Any) -> None:
-    """The same paramserver everywhere, and its plug-in on the scheduler."""
-    await _check_environment(client)
-    await client.register_plugin(Supervisor())
+async def _prepare(client: Any) -> int:
+    """The same paramserver everywhere, and its plug-in on the scheduler; how many threads there are."""
+    try:
+        # Not client.scheduler_info(): inside the loop it answers from a cache that knows no workers.
+        threads = await asyncio.wait_for(client.scheduler.ncores(workers=None), CHECK_LIMIT)
+        await asyncio.wait_for(_check_environment(client, list(threads)), CHECK_LIMIT)
+        await asyncio.wait_for(client.register_plugin(Supervisor()), CHECK_LIMIT)
+    except asyncio.TimeoutError:
+        text = f"no answer within {CHECK_LIMIT:g} s from the scheduler or a worker, asked which paramserver it imports"
+        raise CallTimeout(text) from None
+    except OSError as error:
+        raise NoScheduler(f"the scheduler cannot be reached: {error}") from error
+    return sum(threads.values())
 
 
-async def _check_environment(client: Any) -> None:
+async def _check_environment(client: Any, addresses: list[str]) -> None:
     """Ask each process once what it imports; by value, since it may lack paramserver."""
     probe = eval(_PROBE, {"__name__": "__main__"})
     known = client.__dict__.setdefault("_paramserver_checked", set())
     scheduler = client.scheduler.address
-    workers = [w for w in client.scheduler_info(n_workers=-1)["workers"] if w not in known]
+    workers = [address for address in addresses if address not in known]
     found: dict[str, Any] = {}
     if scheduler not in known:
-        found[f"the scheduler at {scheduler}"] = await asyncio.wait_for(client.run_on_scheduler(probe), 30.0)
+        found[f"the scheduler at {scheduler}"] = await client.run_on_scheduler(probe)
     if workers:
-        answers = await asyncio.wait_for(client.run(probe, workers=workers, on_error="return"), 30.0)
+        answers = await client.run(probe, workers=workers, on_error="return")
         found.update({f"the worker at {address}": answer for address, answer in answers.items()})
     for where, version in found.items():
         if isinstance(version, OSError):

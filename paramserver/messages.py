@@ -81,6 +81,17 @@ class Failure(NamedTuple):
     error: Exception
 
 
+class Request(NamedTuple):
+    """A runner's half of one exchange; one message, so that it is serialised once."""
+
+    run_id: str
+    epoch: int
+    runner: str  #: "worker address#number"
+    push: Push | Failure | None
+    have: Version | None  #: the version of z that the runner holds
+    held: frozenset[int] | None  #: the chunks at hand on its worker, where that changed
+
+
 class Outcome(str, Enum):
     """What became of a push. All but the first two are counted as refused."""
 

@@ -6,11 +6,10 @@ costs no digits, and carries a ridge of 1e-11·diag(B) recentred at ``start``, n
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from paramserver.messages import Array
 from paramserver.penalties import Bound
@@ -41,20 +40,26 @@ class Factor:
         return out
 
     def _once(self, rhs: Array) -> Array:
-        out: Array = self.scale * cho_solve(self._factor, self.scale * rhs, check_finite=False)
-        return out
+        return self.scale * _solve(self._factor, self.scale * rhs)
 
 
-def _cholesky(A: Array) -> Any:
-    """The factor of A + ridge, for A of unit diagonal."""
+def _cholesky(A: Array) -> Array:
+    """The factor of A + ridge, for A of unit diagonal. (LAPACK itself: half of a small step were wrappers.)"""
     ridge = RIDGE
     while True:
-        try:
-            return cho_factor(A + ridge * np.eye(len(A)), check_finite=False)
-        except LinAlgError:  # rounding made it indefinite: a larger ridge only slows the refinement
-            ridge *= 100.0
-            if ridge > 1.0:
-                raise
+        ridged = A.copy(order="F")
+        ridged.flat[:: len(A) + 1] += ridge
+        factor, info = dpotrf(ridged, lower=1, clean=0, overwrite_a=1)
+        if info == 0:
+            return np.asarray(factor)
+        ridge *= 100.0  # rounding made it indefinite: a larger ridge only slows the refinement
+        if ridge > 1.0:
+            raise LinAlgError("the quadratic model is not positive semi-definite, or not finite")
+
+
+def _solve(factor: Array, rhs: Array) -> Array:
+    out, _ = dpotrs(factor, rhs, lower=1)
+    return np.asarray(out)
 
 
 def minimise(B: Array, c: Array, bound: Bound, ref: Array, start: Array) -> Array:
@@ -126,7 +131,7 @@ def _active_step(A: Array, slope: Array, active: Mask, sign: Array, w: Array, l1
     while True:
         on = np.flatnonzero(active)
         step = np.zeros_like(w)
-        step[on] = -cho_solve(_cholesky(A[np.ix_(on, on)]), slope[on], check_finite=False)
+        step[on] = -_solve(_cholesky(A[np.ix_(on, on)]), slope[on])
         wrong = active & (w == 0) & (l1 > 0) & (step * sign < 0)
         if not wrong.any():
             return step, active

@@ -30,6 +30,8 @@ POLL = 10.0  #: seconds of one long poll for the end
 
 async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **arguments: Any) -> Any:
     """One call to the scheduler's handler, with a limit."""
+    if client.scheduler is None or client.status in ("closing", "closed"):
+        raise NoScheduler(f"the client is {client.status}: connect a new one")
     try:
         reply = await asyncio.wait_for(client.scheduler.paramserver(do=do, **arguments), timeout)
     except asyncio.TimeoutError:
@@ -63,9 +65,7 @@ class Run:
 
     async def _find(self) -> dict[str, Any]:
         summary: dict[str, Any] = await ask_supervisor(self.client, "find", name=self.name)
-        if summary["run_id"] != self._summary["run_id"]:
-            raise UnknownRun(f"run {self.name!r} ended, and another of its name was launched since: connect again")
-        self._summary = summary
+        self._changed(summary)
         return summary
 
     async def _call(self, method: str, *args: Any, timeout: float = 30.0) -> Any:
@@ -89,6 +89,12 @@ class Run:
     async def _outcome(self) -> tuple[Any, Status | None] | None:
         summary = self._summary if self._summary["outcome"] else await self._find()
         return pickle.loads(summary["outcome"]) if summary["outcome"] else None
+
+    def _changed(self, summary: dict[str, Any]) -> None:
+        """Take what the supervisor said, if it is of this run and not of a later one of its name."""
+        if summary["run_id"] != self._summary["run_id"]:
+            raise UnknownRun(f"run {self.name!r} ended, and another of its name was launched since: connect again")
+        self._summary = summary
 
     def _sync(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self.client.sync(function, *args, **kwargs)
@@ -166,7 +172,10 @@ class Run:
         return out
 
     def _values(self, what: str, chunk: int | None) -> Any:
-        values = self._sync(self._call, "values", what, chunk)
+        return self._sync(self._read_values, what, chunk)
+
+    async def _read_values(self, what: str, chunk: int | None) -> Any:
+        values = await self._call("values", what, chunk)
         if values is None:
             raise ServerGone(f"run {self.name!r} is over ({self._summary['reason']}): its slots went with its server")
         if chunk is None:
@@ -177,16 +186,21 @@ class Run:
 
     def history(self) -> History:
         """The thinned record of the run so far: arrays of equal length."""
-        live = self._sync(self._call, "history")
+        out: History = self._sync(self._history)
+        return out
+
+    async def _history(self) -> History:
+        live = await self._call("history")
         if live is not None:
             return live  # type: ignore[no-any-return]
-        return self.result(timeout=POLL).history
+        return (await self._result(POLL)).history
 
     # -- the end ---------------------------------------------------------------------------------
 
     def done(self) -> bool:
         """Whether the run is over (converged and kept counts)."""
-        return self._sync(self._find)["state"] in ("converged", "finished", "failed")
+        out: bool = self._sync(self._over_within, 0.0)
+        return out
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the end.
@@ -203,7 +217,7 @@ class Run:
 
     async def _result(self, timeout: float | None = None) -> Result:
         limit = None if timeout is None else time.monotonic() + timeout
-        while not await self._over_within(POLL if limit is None else min(POLL, max(limit - time.monotonic(), 0.0))):
+        while not await self._over_within(POLL if limit is None else max(limit - time.monotonic(), 0.0)):
             if limit is not None and time.monotonic() >= limit:
                 raise CallTimeout(f"run {self.name!r} is not over after {timeout:g} s; it goes on")
         outcome = await self._outcome()
@@ -211,10 +225,17 @@ class Run:
         return result_of(outcome)  # type: ignore[arg-type]
 
     async def _over_within(self, seconds: float) -> bool:
-        over = await ask_supervisor(self.client, "wait", names=[self.name], seconds=seconds)
-        if over:
-            self._summary = over[0]
-        return bool(over)
+        """Whether the run is over, as soon as it is or after so many seconds."""
+        limit = time.monotonic() + seconds
+        while self._summary["state"] not in ("finished", "failed"):
+            left = max(limit - time.monotonic(), 0.0)
+            over = await ask_supervisor(self.client, "wait", names=[self.name], seconds=min(left, POLL))
+            if over:
+                self._changed(over[0])
+                return True
+            if left <= POLL:
+                return False
+        return True
 
     def __await__(self) -> Generator[Any, None, Result]:
         return self._result().__await__()
@@ -234,11 +255,12 @@ class Run:
 
     def stop(self, verify: bool = False) -> Result:
         """End the run now: a Result with reason "stopped", certified only if ``verify``."""
-        self._sync(self._stop, verify)
-        return self.result(timeout=120.0)
+        out: Result = self._sync(self._stop, verify)
+        return out
 
-    async def _stop(self, verify: bool) -> None:
+    async def _stop(self, verify: bool) -> Result:
         await ask_supervisor(self.client, "stop", name=self.name, verify=verify, timeout=75.0)
+        return await self._result(120.0)
 
     def update(self, *, penalty: Penalty | None = None, tol: float | None = None, **settings: Any) -> Version:
         """Change a live run: penalty, tol, and settings of its rule (rho, min_fresh, max_staleness …).
@@ -248,11 +270,15 @@ class Run:
         Version
             The first version for which the change holds.
         """
-        version = self._sync(self._call, "update", penalty, tol, settings)
+        out: Version = self._sync(self._update, penalty, tol, settings)
+        return out
+
+    async def _update(self, penalty: Penalty | None, tol: float | None, settings: dict[str, Any]) -> Version:
+        version: Version | None = await self._call("update", penalty, tol, settings)
+        summary = await self._find()
         if version is None:
-            raise InvalidInput(f"run {self.name!r} is not live ({self._sync(self._find)['state']}): nothing to update")
-        self._sync(self._find)
-        return version  # type: ignore[no-any-return]
+            raise InvalidInput(f"run {self.name!r} is not live ({summary['state']}): nothing to update")
+        return version
 
 
 def _live(summary: dict[str, Any]) -> bool:

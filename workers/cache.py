@@ -8,6 +8,7 @@ it and the worker's memory target allows. (Dask's own replicas would not last: i
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 import time
@@ -23,6 +24,7 @@ from paramserver.workers.problems.base import Problem
 
 SCAN = 0.5  #: seconds between looks at what Dask holds
 FETCH_LIMIT = 120.0  #: seconds for one copy
+SMALL_LIMIT = 1.0  #: seconds a runner waits for the small parts of chunks whose X is here
 
 
 class Loaded(NamedTuple):
@@ -44,7 +46,8 @@ class ChunkCache:
         self._copies: dict[Any, Any] = {}
         self._loaded: dict[int, Loaded] = {}
         self._lock = threading.Lock()
-        self._fetching: int | None = None
+        self._fetching = False
+        self._patient = True  #: waiting for small parts has not been in vain yet
         self._held: frozenset[int] = frozenset()
         self._scanned = -np.inf
 
@@ -78,18 +81,32 @@ class ChunkCache:
             self._scanned = now
         data = self.worker.data
         resident = getattr(data, "memory", data)
-        held = set()
-        for i, keys in enumerate(self.keys):
-            missing = [key for key in keys if key not in data and key not in self._copies]
-            if not missing:
-                held.add(i)
-            elif keys[0] in data:
-                self.fetch(i)  # X is here, its y elsewhere: fetch the small part unasked
-            if i in self._loaded and any(key not in resident and key not in self._copies for key in keys):
+        held = self._complete()
+        half = [i for i, keys in enumerate(self.keys) if i not in held and keys[0] in data]
+        if half:  # X is here, its y elsewhere: fetch the small parts unasked
+            self._wait_for(half)
+            held = self._complete()
+        for i in list(self._loaded):
+            if any(key not in resident and key not in self._copies for key in self.keys[i]):
                 self._loaded.pop(i, None)  # Dask spilled or dropped it: do not pin the memory
         self._relieve()
         self._held = frozenset(held)
         return self._held
+
+    def _complete(self) -> set[int]:
+        """Chunks of which every part is here."""
+        data, copies = self.worker.data, self._copies
+        return {i for i, keys in enumerate(self.keys) if all(key in data or key in copies for key in keys)}
+
+    def _wait_for(self, chunks: list[int]) -> None:
+        """Fetch these, and wait a little: the server has nothing for this worker without them."""
+        fetching = self.fetch(*chunks)
+        if fetching is None or not self._patient:
+            return
+        try:
+            fetching.result(SMALL_LIMIT)
+        except (TimeoutError, concurrent.futures.TimeoutError):
+            self._patient = False  # whoever holds them is stopped or far: never wait again
 
     def load(self, chunk: int) -> Loaded | None:
         """The chunk's data, checked and prepared; None if it has left meanwhile."""
@@ -122,26 +139,26 @@ class ChunkCache:
 
     # -- copies ----------------------------------------------------------------------------------
 
-    def fetch(self, chunk: int) -> None:
-        """Begin to copy a chunk here; one at a time, within the memory target."""
+    def fetch(self, *chunks: int) -> concurrent.futures.Future[None] | None:
+        """Begin to copy chunks here; one call at a time, within the memory target."""
         with self._lock:
-            if self._fetching is not None or not self._room():
-                return
-            self._fetching = chunk
-        asyncio.run_coroutine_threadsafe(self._fetch(chunk), self.worker.loop.asyncio_loop)
+            if self._fetching or not self._room():
+                return None
+            self._fetching = True
+        return asyncio.run_coroutine_threadsafe(self._fetch(chunks), self.worker.loop.asyncio_loop)
 
-    async def _fetch(self, chunk: int) -> None:
+    async def _fetch(self, chunks: tuple[int, ...]) -> None:
         try:
-            keys = [key for key in self.keys[chunk] if key not in self.worker.data]
-            who_has = await asyncio.wait_for(self.worker.scheduler.who_has(keys=keys), 10.0)
-            if all(who_has.get(key) for key in keys):
-                gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)
-                self._copies.update(gathered[0])
-                self._scanned = -np.inf
+            keys = {key for chunk in chunks for key in self.keys[chunk] if key not in self.worker.data}
+            there = await asyncio.wait_for(self.worker.scheduler.who_has(keys=list(keys)), 10.0)
+            who_has = {key: workers for key, workers in there.items() if workers}
+            gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)
+            self._copies.update(gathered[0])
+            self._scanned = -np.inf
         except (OSError, asyncio.TimeoutError, RuntimeError):
             pass  # its holder is slow, stopped or gone: the server asks again while the chunk waits
         finally:
-            self._fetching = None
+            self._fetching = False
 
     def _room(self) -> bool:
         manager = self.worker.memory_manager

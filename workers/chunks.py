@@ -38,7 +38,7 @@ def make(client: Any, problem: Problem, X: Any, y: Any, weight: Any, n_chunks: i
     """Send what is to be sent, persist what is lazy, and name the keys; computes nothing itself."""
     if isinstance(X, (list, tuple)) and not _is_rows(X):
         return _from_list(client, X, y, weight)
-    X, names = _collection(X, "X", None, n_chunks or _default_chunks(client, X))
+    X, names = _collection(X, "X", None, n_chunks or default(X, 2))
     if X.ndim == 1:
         X = X[:, None]
     if X.ndim != 2:
@@ -64,10 +64,10 @@ def _is_rows(X: Any) -> bool:
     return isinstance(first, (int, float, np.number))
 
 
-def _default_chunks(client: Any, X: Any) -> int:
+def default(X: Any, threads: int) -> int:
+    """How many chunks for data in memory."""
     rows = len(X) if hasattr(X, "__len__") and not hasattr(X, "dask") else 0
-    threads = sum(client.nthreads().values()) or 2
-    return max(1, min(PER_THREAD * threads, rows // MIN_ROWS))
+    return max(1, min(PER_THREAD * (threads or 2), rows // MIN_ROWS))
 
 
 def _collection(value: Any, what: str, like: Any, n_chunks: int = 1) -> tuple[Any, tuple[str, ...] | None]:

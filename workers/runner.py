@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import time
 from typing import Any
@@ -11,7 +12,7 @@ from distributed import get_worker, secede
 from distributed.core import Status as WorkerStatus
 
 from paramserver.errors import CallTimeout, RunFailed, ServerGone, StepFailed
-from paramserver.messages import Array, Assignment, Failure, Push, Reply, Stop, Task, Version
+from paramserver.messages import Array, Assignment, Failure, Push, Reply, Request, Stop, Task, Version
 from paramserver.server.handle import Handle
 from paramserver.workers.cache import ChunkCache
 from paramserver.workers.tasks import answer
@@ -42,15 +43,15 @@ class Runner:
         self.have: tuple[Version, Array] | None = None
         self.told: frozenset[int] | None = None
 
-    def call(self, method: str, *args: Any) -> Any:
-        """A call to the server; waits no longer than its limit even if the event loop is gone."""
-        coroutine = self.handle.direct(self.worker.rpc, method, *args, timeout=CALL_LIMIT)
+    def call(self, method: str, value: Any) -> Any:
+        """A call to the server; the limit is this thread's, and holds even if the event loop is gone."""
+        coroutine = self.handle.packed(self.worker.rpc, method, value)
         future = asyncio.run_coroutine_threadsafe(coroutine, self.worker.loop.asyncio_loop)
         try:
-            return future.result(CALL_LIMIT + 5.0)
-        except TimeoutError:
+            return future.result(CALL_LIMIT)
+        except concurrent.futures.TimeoutError:  # not the builtin before Python 3.11
             future.cancel()
-            raise CallTimeout("the worker's event loop does not run any more") from None
+            raise CallTimeout(f"no answer to {method} within {CALL_LIMIT:g} s") from None
 
     def loop(self, problem: Any, rule: Any, cache: ChunkCache) -> str:
         """Ask, solve, push, until told to stop or the worker closes."""
@@ -80,7 +81,7 @@ class Runner:
         news = held if held != self.told else None
         have = None if self.have is None else self.have[0]
         handle = self.handle
-        reply: Reply = self.call("exchange", handle.run_id, handle.epoch, self.name, push, have, news)
+        reply: Reply = self.call("exchange", Request(handle.run_id, handle.epoch, self.name, push, have, news))
         self.told = held
         return reply
 

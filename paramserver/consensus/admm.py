@@ -91,7 +91,7 @@ class ADMM(Consensus):
         z, fields = pull.z, pull.fields
         unit = self._unit_metric(problem, data, fields["ref"])
         w = fields["w"] if "w" in fields else fields["ref"]
-        warm = fields["x"] if "x" in fields else z
+        warm = fields.get("x", z)
         M = fields["rho"] * unit
         centre = 2.0 * z - w
         x, at = prox(problem, data, centre, M, warm, z)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import cloudpickle
 from distributed import get_worker
 
-from paramserver.errors import ServerGone, StepFailed
-from paramserver.messages import Failure, Push, Reply, Stop, Version, Wait
+from paramserver.errors import RunFailed, ServerGone, StepFailed
+from paramserver.messages import Failure, Push, Reply, Request, Stop, Version, Wait
 from paramserver.server import reading
 from paramserver.server.core import Core
+from paramserver.server.handle import pack, unpack
 from paramserver.views import ChunkValue, History, Params, Result, Status
 
 logger = logging.getLogger("paramserver")
@@ -49,40 +50,35 @@ class Server:
         self._parked: dict[str, _Call] = {}
         self._lock: asyncio.Lock | None = None
         self._ticker: asyncio.Task[None] | None = None
-        self._last = 0.0  #: seconds the last heavy step took
+        self._last = 0.0  #: seconds that a core step takes, lately
         self._announced = ""
         self._runners: dict[str, float] = {}
 
     # -- runners ---------------------------------------------------------------------------------
 
-    async def hello(self, run_id: str) -> Any:
+    async def hello(self, packed: Any) -> Any:
         """What a runner needs to begin: (problem, rule, keys of every chunk's parts)."""
         self._wake()
+        run_id = unpack(packed)
         if run_id != self.run_id:
             raise ServerGone(f"this is the server of run {self.run_id}, not of {run_id}")
         return self._setup[0], self.core.params.rule, self._keys
 
-    async def exchange(
-        self,
-        run_id: str,
-        epoch: int,
-        runner: str,
-        push: Push | Failure | None,
-        have: Version | None,
-        held: frozenset[int] | None,
-    ) -> Reply:
-        """One step of a runner: its push in, its next assignment out.
+    async def exchange(self, packed: Any) -> Any:
+        """One step of a runner: its push in (a `Request`), its next assignment out (a `Reply`)."""
+        reply = await self._exchange(unpack(packed))
+        return pack(reply)
 
-        ``held``: the chunks at hand on its worker, where that changed.
-        """
-        if (run_id, epoch) != (self.run_id, self.epoch):
+    async def _exchange(self, request: Request) -> Reply:
+        runner = request.runner
+        if (request.run_id, request.epoch) != (self.run_id, self.epoch):
             return Stop(f"this is epoch {self.epoch} of run {self.run_id}")
         lock = self._wake()
         now = time.monotonic()
         self._runners[runner] = now
-        if held is not None:
-            self.core.dispatch.holds(runner.rpartition("#")[0], held)
-        call = _Call(runner, push, have, now, asyncio.get_running_loop().create_future())
+        if request.held is not None:
+            self.core.dispatch.holds(runner.rpartition("#")[0], request.held)
+        call = _Call(runner, request.push, request.have, now, asyncio.get_running_loop().create_future())
         self._inbox.append(call)
         if not lock.locked():
             await self._turn()
@@ -125,7 +121,7 @@ class Server:
             await asyncio.to_thread(self.core.refresh, began)
         else:
             self.core.refresh(began)
-        self._last = time.monotonic() - began
+        self._last += 0.3 * (time.monotonic() - began - self._last)
 
     def _answer(self) -> None:
         now = time.monotonic()
@@ -180,7 +176,9 @@ class Server:
     def outcome(self) -> dict[str, Any]:
         """State, reason and the pickled Result or error of a run that is over."""
         core = self.core
-        value = core.error if core.state == "failed" else reading.result(core)
+        value: Any = core.error if core.state == "failed" else reading.result(core)
+        if value is None:
+            value = RunFailed(f"the run ended ({core.reason}) before every chunk was read: it has no parameters")
         return {
             "run_id": self.run_id,
             "epoch": self.epoch,

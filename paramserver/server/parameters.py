@@ -43,6 +43,7 @@ class Parameters:
         self.bound: Bound
         self.state: Any = None
         self._since_rebuild = 0
+        self._live: list[int] = []
 
     # -- begin -----------------------------------------------------------------------------------
 
@@ -57,6 +58,7 @@ class Parameters:
             raise BadData(f"chunks {a} and {b} differ in their number of columns: z would have {p} and {q} entries")
         start: Start = problem.start(survey)
         p = len(start.z)
+        self._live = self.live
         self.setup = Setup(p, len(self.live), int(survey[0]), start, problem.quadratic)
         self.bind(spec.penalty)
         self.state = self.rule.init(self.setup)
@@ -84,7 +86,9 @@ class Parameters:
     @property
     def live(self) -> list[int]:
         """Chunks that have rows, as far as is known."""
-        return [i for i, slot in enumerate(self.slots) if not slot.empty]
+        if self.setup is None:
+            return [i for i, slot in enumerate(self.slots) if not slot.empty]
+        return self._live
 
     # -- pushes ----------------------------------------------------------------------------------
 

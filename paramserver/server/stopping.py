@@ -39,7 +39,7 @@ class Stopping:
         """Whether to verify now, given the rule's estimate and the sweeps done so far."""
         if self.promised <= 0.3 * self._allowed():
             return True
-        if not estimate > 0.5 * self.best:  # nan counts as progress-less only by time
+        if estimate <= 0.5 * self.best:  # a rule without an estimate (nan) is verified every few sweeps
             self.best, self.best_at = estimate, sweeps
         if estimate <= self.ratio * self._allowed():
             return True

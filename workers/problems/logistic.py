@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import xlogy
+from scipy.special import xlog1py
 
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
@@ -50,7 +50,7 @@ class Logistic(GLM):
         q, rest = p + p * down * delta, down - p * down * delta
         inside = (q >= 0) & (rest >= 0)
         q, rest = q.clip(0), rest.clip(0)
-        terms = xlogy(q, q / p) + xlogy(rest, rest / down)
+        terms = xlog1py(q, down * delta) + xlog1py(rest, -p * delta)  # q/p, rest/down less 1
         return np.where(inside, terms.clip(0), np.inf)
 
     def fenchel_bound(self, bend: float, reach: float) -> float | None:
