@@ -33,6 +33,7 @@ class Model(NamedTuple):
     step: Array  #: Δ, made dual feasible
     bend: float  #: ΔᵀHΔ
     bregman: float  #: the regulariser's term of the gap, with what rounding left over
+    charge: float  #: that part of it that z⁺'s inexactness costs, at z⁺ too
     decrease: float  #: F(z) − model(z⁺): what the model promises
 
     def gap(self, fenchel: float) -> float:
@@ -59,7 +60,7 @@ def model_at(z: Array, loss: float, gradient: Array, hessian: Array, bound: Boun
     bend = float(step @ (hessian @ step))
     bregman = bound.bregman(z, z_plus, slope)
     decrease = 0.5 * float(move @ bent) + bregman
-    return Model(z, loss, loss + bound.value(z), z_plus, step, max(bend, 0.0), bregman + charge, decrease)
+    return Model(z, loss, loss + bound.value(z), z_plus, step, max(bend, 0.0), bregman + charge, charge, decrease)
 
 
 def _unshifted(dual: Array, z_plus: Array, bound: Bound, rounding: Array) -> tuple[Array, float]:

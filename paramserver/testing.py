@@ -111,11 +111,14 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
 
 
 def _check_fenchel(f: Any, data: Any, z: Array, at: Any, H: Array, step: Array, reach: Array | None) -> None:
-    term, bend, slack = float(f.fenchel(data, z, step)), float(step @ (H @ step)), 1e-9 * abs(at.value)
+    (term, _), bend, slack = f.fenchel(data, z, step), float(step @ (H @ step)), 1e-9 * abs(at.value)
     _law(term >= -slack, f"fenchel is >= 0, got {term}")
-    for w in (z, z + 0.5 * step, z + step):
-        value, below = f.evaluate(data, w).value, at.value - term + float((at.gradient + H @ step) @ (w - z))
+    for move in (0.0 * step, 0.5 * step, step):
+        value, below = f.evaluate(data, z + move).value, at.value - term + float((at.gradient + H @ step) @ move)
         _law(value >= below - slack, f"fenchel bounds the losses from below: {value} < {below}")
+        there, loss = f.fenchel(data, z, step, move)
+        _law(abs(loss - value) <= slack, f"fenchel gives the losses at z + move: {loss}, not {value}")
+        _law(there == term == np.inf or abs(there - value + below) <= slack, f"fenchel at z + move: {there}")
     if reach is not None:
         furthest = float(reach @ np.abs(step))
         widest = furthest**2 * float(at.curvature.sum())

@@ -213,10 +213,12 @@ def _fingerprint(parts: tuple[Any, ...]) -> tuple[float, ...] | None:
     for part in parts:
         if part is None:
             continue
+        if not hasattr(part, "__array__"):
+            return None  # an object of the user's own
         array = np.asarray(part)
         if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
             return None
-        matrix = array.reshape(len(array), -1)
+        matrix = array[:, None] if array.ndim == 1 else array
         along = np.random.default_rng(matrix.shape[1]).uniform(1.0, 2.0, matrix.shape[1])
         rows = np.concatenate([[0.0], *(block @ along for block in _blocks(matrix))])
         if not np.isfinite(rows).all():

@@ -43,13 +43,15 @@ def make(client: Any, problem: Problem, X: Any, y: Any, weight: Any, n_chunks: i
         X = X[:, None]
     if X.ndim != 2:
         raise InvalidInput(f"X must have two dimensions, got shape {X.shape}")
+    if X.shape[0] == 0:
+        raise InvalidInput("X has no rows")
     if X.numblocks[1] > 1:
         X = X.rechunk({1: -1})
     parts = [_floats(X, "X")]
     for what, value in (("y", y), ("sample_weight", weight)):
         if value is not None:
-            if what == "y" and isinstance(value, np.ndarray):
-                problem.check_target(value)
+            if what == "y" and not hasattr(value, "dask") and np.asarray(value).dtype.kind in "fiub":
+                problem.check_target(np.asarray(value))
             parts.append(_aligned(value, what, X))
     parts = list(client.persist(parts))
     keys = [list(flatten(part.__dask_keys__())) for part in parts]
@@ -75,12 +77,12 @@ def _collection(value: Any, what: str, like: Any, n_chunks: int = 1) -> tuple[An
     names = None
     if hasattr(value, "to_dask_array"):
         names = _numeric_columns(value, what)
-        return _frame_array(value), names
+        return _frame_array(_plain(value)), names
     if isinstance(value, da.Array):
         return value, None
     if hasattr(value, "to_numpy"):
         names = _numeric_columns(value, what)
-        value = value.to_numpy()
+        value = _plain(value).to_numpy()
     array = np.asarray(value)
     if array.ndim == 0:
         raise InvalidInput(
@@ -104,6 +106,15 @@ def _frame_array(frame: Any) -> Any:
     blocks = [dask.delayed(np.asarray)(part) for part in frame.to_delayed(optimize_graph=False)]
     columns = () if frame.ndim == 1 else (len(frame.columns),)
     return da.concatenate([da.from_delayed(block, (np.nan, *columns), dtype=array.dtype) for block in blocks])
+
+
+def _plain(frame: Any) -> Any:
+    """Columns that pandas would make an array of objects, as floats: bools among numbers, nullable types."""
+    kinds = set(frame.dtypes) if getattr(frame, "ndim", 2) == 2 else {frame.dtype}
+    if not all(getattr(kind, "kind", "O") in "fiub" for kind in kinds):
+        return frame
+    mixed = len({kind.kind == "b" for kind in kinds}) > 1
+    return frame.astype(np.float64) if mixed or not all(isinstance(kind, np.dtype) for kind in kinds) else frame
 
 
 def _numeric_columns(frame: Any, what: str) -> tuple[str, ...] | None:

@@ -46,8 +46,8 @@ def prox(
     for _ in range(limit):
         off = at.gradient + times(M, x - centre)
         if factor is None or drifted(at.curvature, made_at):
-            metric = M if M.ndim == 2 else np.diag(M)
-            factor, made_at = Factor(_hessian(problem, data, at.curvature) + metric), at.curvature
+            made_at, H = _hessian(problem, data, at.curvature)
+            factor = Factor(H + (M if M.ndim == 2 else np.diag(M)))
         step = -factor.solve(off)
         decrement = -float(off @ step)
         apart = x - scale
@@ -82,6 +82,10 @@ def _evaluate(problem: Problem, data: Any, x: Array) -> Evaluation:
     return out
 
 
-def _hessian(problem: Problem, data: Any, curvature: Array) -> Array:
-    out: Array = problem.hessian(data, curvature)  # type: ignore[attr-defined]
-    return out
+def _hessian(problem: Problem, data: Any, curvature: Array) -> tuple[Array, Array]:
+    """(the curvatures it was made at, H): the last solve's on this chunk, while it is near enough."""
+    made_at, H = data.memo.get("prox", (None, None))
+    if made_at is None or drifted(curvature, made_at):
+        made_at, H = curvature, problem.hessian(data, curvature)  # type: ignore[attr-defined]
+        data.memo["prox"] = (made_at, H)
+    return made_at, H

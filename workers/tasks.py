@@ -41,7 +41,8 @@ def _reach(problem: Any, data: Any) -> Array:
 
 
 def _conjugate(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
-    return {"fenchel": np.float64(problem.fenchel(data, z, fields["step"]))}
+    term, loss = problem.fenchel(data, z, fields["step"], fields.get("move"))
+    return {"fenchel": np.float64(term), "f": np.float64(loss)}
 
 
 def _line(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:

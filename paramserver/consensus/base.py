@@ -130,6 +130,10 @@ class Consensus(ABC):
         """The slot fields that the next step on this chunk needs; called at every assignment."""
         return {}
 
+    def settled(self, state: Any, slot: Fields) -> bool:
+        """Whether a further step on this chunk could not change its slot: it gets none then."""
+        return False
+
     def too_far(self, state: Any, chunk: int, old: Fields | None) -> Absorbed:
         """A worker found no finite value at the z it pulled."""
         return Absorbed(state, old or {}, False)

@@ -114,6 +114,9 @@ class AggregatedNewton(Consensus):
         slot["sigma"] = max(1.0, old["sigma"] / 4.0)
         return self._replace(state, old, slot)
 
+    def settled(self, state: NewtonState, slot: Fields) -> bool:
+        return state.quadratic and bool(slot["true"])  # the model is the function
+
     def too_far(self, state: NewtonState, chunk: int, old: Fields | None) -> Absorbed:
         if old is None:
             return Absorbed(state, {}, False)

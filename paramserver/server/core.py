@@ -41,7 +41,7 @@ class Core:
     def __init__(self, spec: RunSpec, epoch: int, now: float) -> None:
         self.spec, self.epoch, self.started = spec, epoch, now
         self.params = Parameters(spec, epoch, now)
-        self.stopping = Stopping(spec.tol)
+        self.stopping = Stopping(spec.tol, superlinear=spec.rule.adopts)
         self.verifier = Verifier(self.params, self.stopping)
         self.verifier.gather = Gather(Task.SURVEY, None, set(range(spec.n_chunks)), np.inf)
         self.dispatch = Dispatch(self.params.slots, spec.patience)
@@ -186,7 +186,7 @@ class Core:
     def _look(self, now: float) -> float | None:
         """The estimate, every few pushes: it costs a pass over the slots."""
         every = 1.0 / 8
-        if self.params.reports - self._looked_at < every and np.isinf(self.stopping.promised):
+        if self.params.reports - self._looked_at < every:
             return None
         self._looked_at = self.params.reports
         self.residuals = self.params.residuals()
@@ -216,6 +216,7 @@ class Core:
     def _thaw(self) -> None:
         self.state = "running"
         self.verifier.gather = None
+        self._looked_at = -np.inf  # look at the very next z: settled chunks may bring no other
         if self.params.rule.adopts:
             self.params.fresh.update(self.params.fields())
 
@@ -251,11 +252,8 @@ class Core:
 
     def _wanted(self) -> Iterable[int]:
         """Chunks from which an answer would be new."""
-        if self.verifier.gather is not None:
-            return self.verifier.gather.pending
-        version = self.params.version
-        # A chunk that answered at this version has nothing to add, be its answer taken or not.
-        return [i for i in self.params.live if i not in self.params.fresh and self.params.slots[i].version != version]
+        gather = self.verifier.gather
+        return self.params.wanted() if gather is None else gather.pending
 
     # -- time, limits, ends ----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from paramserver.messages import Array, Fields, Task
 SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.SURVEY: {"survey": ("any",)},
     Task.VERIFY: {"f": (), "g": ("p",), "H": ("p", "p"), "reach": ("p",)},
-    Task.CONJUGATE: {"fenchel": ()},
+    Task.CONJUGATE: {"fenchel": (), "f": ()},
     Task.LINE: {"values": ("t",)},
 }
 #: Steps of the line search, 1 … 2⁻²⁰.

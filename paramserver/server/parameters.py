@@ -137,8 +137,19 @@ class Parameters:
 
     @property
     def due(self) -> bool:
-        """Whether enough distinct chunks reported for a new z."""
-        return len(self.fresh) >= min(self.rule.min_fresh, max(len(self.live), 1)) and not self.overdue()
+        """Whether enough distinct chunks reported for a new z: min_fresh, or all that had news."""
+        if not self.fresh or (len(self.fresh) < self.rule.min_fresh and self.wanted()):
+            return False
+        return not self.overdue()
+
+    def wanted(self) -> list[int]:
+        """Chunks whose next local step would be news: not those that answered at this version."""
+        return [i for i in self.live if i not in self.fresh and self._has_news(self.slots[i])]
+
+    def _has_news(self, slot: Slot) -> bool:
+        if slot.version == self.version:
+            return False
+        return slot.fields is None or not self.rule.settled(self.state, slot.fields)
 
     def overdue(self) -> tuple[int, ...]:
         """Chunks that hold z still: their last pull is max_staleness versions back."""
@@ -146,7 +157,8 @@ class Parameters:
         if limit is None:
             return ()
         pulled = {i: 0 if (v := self.slots[i].version) is None else v.n for i in self.live}
-        return tuple(i for i, n in pulled.items() if self.version.n - n >= limit and i not in self.fresh)
+        late = (i for i, n in pulled.items() if self.version.n - n >= limit and i not in self.fresh)
+        return tuple(i for i in late if self._has_news(self.slots[i]))
 
     def recompute(self, now: float) -> None:
         """The rule's new z, from all that was absorbed."""

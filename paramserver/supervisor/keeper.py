@@ -96,7 +96,7 @@ class Keeper:
                         "(scattered data?); pass lazy or persisted collections instead"
                     ))  # fmt: skip
                 elif task.state == "erred":
-                    why = task.exception_text or "its task failed"
+                    why = (task.exception_blame or task).exception_text or "its task failed"
                     self.fail(record, ChunkLost(f"chunk {i} cannot be computed: {why}"))
                 else:
                     continue

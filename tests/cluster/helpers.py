@@ -10,17 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import cloudpickle
 import distributed
 import numpy as np
 
 import paramserver as ps
 from paramserver.views import Residuals
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers of other processes cannot import this module
-
+TESTS = Path(__file__).parent.parent
 LONG = np.longdouble
 
 
@@ -195,6 +194,7 @@ class Processes:
     def start(self, what: str, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """One of Dask's command line tools."""
         environ = {**os.environ, "OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "0"}
+        environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
         environ.update(env or {})
         log = (self.folder / f"{what}-{time.monotonic_ns()}.log").open("wb")
         with log:
@@ -223,7 +223,8 @@ class Processes:
 
     def wait_for(self, client: distributed.Client, *names: str) -> dict[str, str]:
         """The named workers' addresses once all are there."""
-        return until(lambda: (now := self.by_name(client)) if set(names) <= set(self.by_name(client)) else None) or now
+        until(lambda: set(names) <= set(self.by_name(client)))
+        return self.by_name(client)
 
     def named(self, client: distributed.Client, address: str) -> str:
         """The name of the worker at an address."""

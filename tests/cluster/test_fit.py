@@ -70,7 +70,9 @@ def test_admm_reaches_the_optimum(client: Any, kind: str, penalty: Any) -> None:
     check(result, exact, 1e-6)
 
 
-@pytest.mark.parametrize("rule", [ps.ADMM(metric="diagonal"), ps.ADMM(min_fresh=8), ps.ADMM(metric="identity", rho=500.0)])
+@pytest.mark.parametrize(
+    "rule", [ps.ADMM(metric="diagonal"), ps.ADMM(min_fresh=8), ps.ADMM(metric="identity", rho=500.0)]
+)
 def test_admm_by_its_other_metrics(client: Any, rule: Any) -> None:
     X, y = make_data()
     exact = reference(ps.Logistic(), X, y, ps.L2(1.0))
@@ -142,7 +144,7 @@ def test_default_tolerance_bounds_the_error_in_standard_errors(client: Any) -> N
 
 
 def test_tall_chunks_of_many_blocks(client: Any) -> None:
-    X, y = make_data(n=100_000, d=12)
+    X, y = make_data(n=100_000, d=10)
     exact = reference(ps.Logistic(), X, y, ps.L2(1.0))
     data = da.from_array(X, chunks=(25_000, -1)), da.from_array(y, chunks=25_000)
     result = ps.fit(ps.Logistic(), *data, penalty=ps.L2(1.0), tol=1e-8, client=client)

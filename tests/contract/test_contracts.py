@@ -163,9 +163,17 @@ def _evaluate(change):
     return evaluate
 
 
+def _fenchel(change):
+    def fenchel(self, data, z, step, move=None):
+        return change(*super(type(self), self).fenchel(data, z, step, move))
+
+    return fenchel
+
+
 def _scaled(name, by):
     def method(self, *args):
-        return by * getattr(super(type(self), self), name)(*args)
+        value = getattr(super(type(self), self), name)(*args)
+        return tuple(by * part for part in value) if isinstance(value, tuple) else by * value
 
     return method
 
@@ -195,8 +203,10 @@ def _survey(self, data):
         ({"hessian_diagonal": _scaled("hessian_diagonal", 1.001)}, "hessian_diagonal"),
         ({"curvature": _scaled("curvature", 1.001)}, "curvature"),
         ({"line": _scaled("line", 1.001)}, "line"),
-        ({"fenchel": _scaled("fenchel", 0.9)}, "fenchel bounds"),
-        ({"fenchel": _scaled("fenchel", -1.0)}, "fenchel is >= 0"),
+        ({"fenchel": _fenchel(lambda term, loss: (0.9 * term, loss))}, "fenchel bounds"),
+        ({"fenchel": _fenchel(lambda term, loss: (-term, loss))}, "fenchel is >= 0"),
+        ({"fenchel": _fenchel(lambda term, loss: (term, 1.001 * loss))}, "the losses at"),
+        ({"fenchel": lambda self, data, z, step, move=None: Logistic.fenchel(self, data, z, step)}, "the losses at"),
         ({"fenchel_bound": lambda self, bend, reach: 0.49 * bend}, "fenchel_bound"),
         ({"reach": _scaled("reach", 0.1)}, "reach"),
         ({"penalised": lambda self, p: np.ones(p - 1, bool)}, "mask"),

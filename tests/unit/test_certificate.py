@@ -73,7 +73,7 @@ class Case:
         reach = float(np.max([self.problem.reach(data) for data in self.data], axis=0) @ np.abs(model.step))
         fenchel = self.problem.fenchel_bound(model.bend, reach)
         if fenchel is None:
-            fenchel = sum(self.problem.fenchel(data, z, model.step) for data in self.data)
+            fenchel = sum(self.problem.fenchel(data, z, model.step)[0] for data in self.data)
         return model.gap(fenchel)
 
     def iterates(self, seed=1):

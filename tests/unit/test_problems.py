@@ -49,8 +49,8 @@ def test_logistic_far_away_is_finite_and_quiet(size, weight):
     assert np.isfinite(problem.hessian(data, at.curvature)).all()
     assert np.isfinite(problem.line(data, 0 * z, z, np.array([1.0, 0.5, 0.0]))).all()
     for step in (z, -z, 1e-3 * z, 1e-9 * z):
-        assert problem.fenchel(data, z, step) >= 0  # inf, where the dual leaves its domain; never nan
-        assert problem.fenchel(data, 0 * z, step) >= 0
+        assert problem.fenchel(data, z, step)[0] >= 0  # inf, where the dual leaves its domain; never nan
+        assert problem.fenchel(data, 0 * z, step)[0] >= 0
 
 
 def test_a_row_without_weight_does_not_count():
@@ -76,7 +76,7 @@ def test_logistic_fenchel_bound_is_a_bound_and_a_close_one(reach):
     for m in np.linspace(-8, 8, 33):
         for y in (0.0, 1.0):
             for delta in (-reach, reach):
-                term = problem.fenchel_rows(np.array([m]), np.array([y]), np.array([delta]))[0]
+                term = problem.fenchel_rows(np.array([m]), np.array([y]), np.array([delta]), np.zeros(1))[0]
                 curvature = problem.rows(np.array([m]), np.array([y])).second[0]
                 assert term <= problem.fenchel_bound(curvature * delta**2, reach) * (1 + 1e-9) + 1e-22
     # the share of ½ΔᵀHΔ that the bound adds goes to nothing

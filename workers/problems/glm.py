@@ -60,8 +60,11 @@ class GLM(Problem):
         """Losses and derivatives at the margins, (n,) each."""
 
     @abstractmethod
-    def fenchel_rows(self, margins: Array, y: Array, delta: Array) -> Array:
-        """ℓ + ℓ*(θ) − θ·m per row, θ = ℓ' + ℓ''·delta; inf where θ leaves the domain."""
+    def fenchel_rows(self, margins: Array, y: Array, delta: Array, moved: Array) -> Array:
+        """ℓ(m) + ℓ*(θ) − θ·m per row at m = margins + moved, θ = ℓ' + ℓ''·delta at the margins.
+
+        inf where θ leaves the domain.
+        """
 
     def target(self, y: Array) -> Array:
         """y as the losses want it; raise `BadData` naming the first bad row."""
@@ -163,10 +166,12 @@ class GLM(Problem):
             out[k] = _weighted(self.rows(at + t * along, data.y).loss, data.weight)
         return out
 
-    def fenchel(self, data: Data, z: Array, step: Array) -> float:
-        """The losses' share of the duality gap for the dual that ``step`` leads to."""
-        terms = self.fenchel_rows(self.margins(data, z), data.y, self.margins(data, step))
-        return _weighted(terms, data.weight)
+    def fenchel(self, data: Data, z: Array, step: Array, move: Array | None = None) -> tuple[float, float]:
+        """The losses' share of the duality gap at z + move for the dual that ``step`` leads to, and the losses."""
+        at = self.margins(data, z)
+        moved = np.zeros_like(at) if move is None else self.margins(data, move)
+        terms = self.fenchel_rows(at, data.y, self.margins(data, step), moved)
+        return _weighted(terms, data.weight), _weighted(self.rows(at + moved, data.y).loss, data.weight)
 
     def reach(self, data: Data) -> Array:
         """max_j |X_jk| of each column, 1 for the intercept, (p,)."""

@@ -27,8 +27,8 @@ class LeastSquares(GLM):
         left = margins - y
         return Rows(0.5 * left * left, left, np.ones_like(left))
 
-    def fenchel_rows(self, margins: Array, y: Array, delta: Array) -> Array:
-        return 0.5 * delta * delta
+    def fenchel_rows(self, margins: Array, y: Array, delta: Array, moved: Array) -> Array:
+        return 0.5 * (moved - delta) ** 2
 
     def fenchel_bound(self, bend: float, reach: float) -> float:
         """Exactly ½ΔᵀHΔ, whatever the step."""

@@ -44,13 +44,17 @@ class Logistic(GLM):
         up = np.where(t >= 0, 1.0, e) / one
         return Rows(np.maximum(t, 0.0) + np.log1p(e), sign * up, e / (one * one))
 
-    def fenchel_rows(self, margins: Array, y: Array, delta: Array) -> Array:
-        # ℓ*(θ) is the entropy of q = y + θ; the sum below is KL(q ‖ p), p = 1/(1 + exp(−m)).
+    def fenchel_rows(self, margins: Array, y: Array, delta: Array, moved: Array) -> Array:
+        # ℓ*(θ) is the entropy of q = y + θ; the sum below is KL(q ‖ p'), p' = 1/(1 + exp(−m − moved)).
+        # Ratios less 1, q/p = 1 + (1−p)δ and p/p' = 1 + (1−p)(exp(−moved) − 1), keep small terms' digits.
         p, down = 1.0 / (1.0 + np.exp(-margins.clip(-700))), 1.0 / (1.0 + np.exp(margins.clip(max=700)))
         q, rest = p + p * down * delta, down - p * down * delta
         inside = (q >= 0) & (rest >= 0)
         q, rest = q.clip(0), rest.clip(0)
-        terms = xlog1py(q, down * delta) + xlog1py(rest, -p * delta)  # q/p, rest/down less 1
+        terms = xlog1py(q, down * delta) + xlog1py(rest, -p * delta)
+        if moved.any():
+            far = moved.clip(-700, 700)
+            terms += xlog1py(q, down * np.expm1(-far)) + xlog1py(rest, p * np.expm1(far))
         return np.where(inside, terms.clip(0), np.inf)
 
     def fenchel_bound(self, bend: float, reach: float) -> float | None:
