@@ -28,12 +28,18 @@ from paramserver.views import ChunkValue, History, Params, Residuals, Result, St
 POLL = 10.0  #: seconds of one long poll for the end
 
 
-async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **arguments: Any) -> Any:
-    """One call to the scheduler's handler, with a limit."""
+def scheduler_of(client: Any) -> Any:
+    """The client's way to the scheduler, if it still has one."""
     if client.scheduler is None or client.status in ("closing", "closed"):
         raise NoScheduler(f"the client is {client.status}: connect a new one")
+    return client.scheduler
+
+
+async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **arguments: Any) -> Any:
+    """One call to the scheduler's handler, with a limit."""
+    scheduler = scheduler_of(client)
     try:
-        reply = await asyncio.wait_for(client.scheduler.paramserver(do=do, **arguments), timeout)
+        reply = await asyncio.wait_for(scheduler.paramserver(do=do, **arguments), timeout)
     except asyncio.TimeoutError:
         raise CallTimeout(f"the scheduler did not answer {do!r} within {timeout:g} s") from None
     except (AttributeError, ValueError, KeyError) as error:
@@ -42,6 +48,8 @@ async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **argum
         raise NoScheduler(f"the scheduler does not know paramserver: {error!r}") from error
     except OSError as error:
         raise NoScheduler(f"the scheduler cannot be reached: {error}") from error
+    if reply is None:  # what Dask answers to a call that it does not know
+        raise UnknownRun("no runs on this scheduler: nothing has been launched there yet")
     if reply["status"] != "OK":
         raise pickle.loads(reply["exception"])
     return reply["result"]
@@ -78,7 +86,7 @@ class Run:
                 return None
             try:
                 handle = Handle(*summary["handle"])
-                return await handle.through(self.client.scheduler, method, *args, timeout=timeout)
+                return await handle.through(scheduler_of(self.client), method, *args, timeout=timeout)
             except ServerGone:
                 await self._find()  # it ended or moved since
         summary = await self._find()

@@ -48,10 +48,8 @@ def check_penalty(penalty: Penalty, d: int = 8, seed: int = 0) -> None:
         _same(penalty.distance(w, near), np.linalg.norm(near - g), "distance is that to the nearest subgradient")
         apart, moved = (v - v2) ** 2 @ (1 / steps), (w - penalty.prox(v2, steps)) ** 2 @ (1 / steps)
         _law(moved <= apart * (1 + 1e-9), f"prox is nonexpansive in the metric 1/steps: {moved} > {apart}")
-        weights = penalty.weights()
-        if weights is not None:
-            named = weights[0] * np.abs(w).sum() + 0.5 * weights[1] * (w @ w)
-            _same(value, named, f"value is what weights() = {weights} say")
+        if (said := penalty.weights()) is not None:
+            _same(value, said[0] * np.abs(w).sum() + 0.5 * said[1] * (w @ w), f"value is what weights() = {said} say")
 
 
 def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
@@ -61,8 +59,7 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
     are also cut in two, to see that surveys add up.
     """
     f: Any = problem
-    rng, has = np.random.default_rng(seed), {name for name in dir(f) if callable(getattr(f, name))}
-    data = f.prepare(*parts)
+    rng, has, data = np.random.default_rng(seed), {k for k in dir(f) if callable(getattr(f, k))}, f.prepare(*parts)
     _law(data.rows > 0 and isinstance(data.memo, dict), "data have rows (int > 0) and a memo (dict)")
     start = f.start(survey := f.survey(data))
     p, reach = len(start.z), f.reach(data) if "reach" in has else None
@@ -117,12 +114,12 @@ def _check_fenchel(f: Any, data: Any, z: Array, at: Any, H: Array, step: Array, 
         value, below = f.evaluate(data, z + move).value, at.value - term + float((at.gradient + H @ step) @ move)
         _law(value >= below - slack, f"fenchel bounds the losses from below: {value} < {below}")
         there, loss = f.fenchel(data, z, step, move)
-        _law(abs(loss - value) <= slack, f"fenchel gives the losses at z + move: {loss}, not {value}")
-        _law(there == term == np.inf or abs(there - value + below) <= slack, f"fenchel at z + move: {there}")
+        right = abs(loss - value) <= slack and (there == term == np.inf or abs(there - value + below) <= slack)
+        _law(right, f"fenchel at z + move is {value - below}, the losses at it are {value}: got {there}, {loss}")
     if reach is not None:
         furthest = float(reach @ np.abs(step))
-        widest = furthest**2 * float(at.curvature.sum())
-        _law(bend <= widest * (1 + 1e-9) + slack, f"reach bounds every row's |x'step|: step'H step {bend} > {widest}")
+        widest = furthest**2 * float(at.curvature.sum()) * (1 + 1e-9) + slack
+        _law(bend <= widest, f"reach bounds every row's |x'step|: step'H step {bend} > {widest}")
         bound = f.fenchel_bound(bend, furthest)
         _law(bound is None or term <= bound * (1 + 1e-9) + slack, f"fenchel <= fenchel_bound: {term} > {bound}")
 

@@ -11,7 +11,7 @@ from paramserver.messages import Outcome
 from paramserver.views import History, Staleness
 
 KEPT = 1000  #: history entries, at most twice as many
-RECENT = 4096  #: pushes that staleness speaks of
+RECENT = 1024  #: pushes that staleness speaks of
 
 
 @dataclass

@@ -79,6 +79,8 @@ class Keeper:
     def release(self, record: RunRecord) -> None:
         """Let go of the run's data, runners and server; a future out of scope is released."""
         record.runners.clear()
+        if record.actor is not None:
+            record.actor.release()  # `serve` may still wait for it, and hold it
         record.actor = None
         record.blob = b""
         if record.holder in self.scheduler.clients:

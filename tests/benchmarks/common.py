@@ -63,10 +63,12 @@ def local(workers: int = 2) -> Iterator[Client]:
 def separate(workers: int = 2) -> Iterator[str]:
     """Scheduler and workers in processes of their own; yields the address."""
     processes = []
+    here = os.path.dirname(os.path.abspath(__file__))  # tasks of the benchmarks' own modules
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
     try:
         scheduler = subprocess.Popen(
             [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1"],
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE, text=True, env=env,
         )  # fmt: skip
         processes.append(scheduler)
         assert scheduler.stderr is not None
@@ -78,7 +80,7 @@ def separate(workers: int = 2) -> Iterator[str]:
         for k in range(workers):
             command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--name", f"w{k}",
                        "--no-dashboard", "--nworkers", "1", "--host", "127.0.0.1"]  # fmt: skip
-            processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+            processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env))
         with Client(address) as client:
             client.wait_for_workers(workers, timeout=60)
         yield address
