@@ -110,7 +110,7 @@ def _cluster(args: argparse.Namespace) -> Iterator[tuple[Any, str]]:
     count = args.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with (
         LocalCluster(
-            n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+            n_workers=count, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.ERROR
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
