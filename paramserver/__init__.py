@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paramserver.launching import list_runs as list
     from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
-    from paramserver.simulate import Network, simulate
+    from paramserver.simulator import Network, simulate
     from paramserver.views import Params, Result, Status
     from paramserver.workers.problems import LeastSquares, Logistic, Problem
 
@@ -31,7 +31,7 @@ _HOME = {
     "L2": "paramserver.penalties",
     "LeastSquares": "paramserver.workers.problems",
     "Logistic": "paramserver.workers.problems",
-    "Network": "paramserver.simulate",
+    "Network": "paramserver.simulator",
     "NoPenalty": "paramserver.penalties",
     "Params": "paramserver.views",
     "Penalty": "paramserver.penalties",
@@ -45,7 +45,7 @@ _HOME = {
     "forget": "paramserver.launching",
     "launch": "paramserver.launching",
     "list": "paramserver.launching:list_runs",
-    "simulate": "paramserver.simulate",
+    "simulate": "paramserver.simulator",
 }
 _MODULES = ("datasets", "errors", "testing")
 

@@ -197,7 +197,8 @@ async def _list_runs(client: Any) -> list[dict[str, Any]]:
 def forget(name: str, client: Any = None) -> None:
     """Drop a finished run's result from the scheduler."""
     client = _client(client)
-    client.sync(ask_supervisor, client, "forget", name=name)
+    out: None = client.sync(ask_supervisor, client, "forget", name=name)
+    return out  # with an asynchronous client: to be awaited
 
 
 # -- checks ----------------------------------------------------------------------------------------
@@ -264,7 +265,10 @@ async def _check_environment(client: Any, addresses: list[str]) -> None:
     workers = [address for address in addresses if address not in known]
     found: dict[str, Any] = {}
     if scheduler not in known:
-        found[f"the scheduler at {scheduler}"] = await client.run_on_scheduler(probe)
+        try:
+            found[f"the scheduler at {scheduler}"] = await client.run_on_scheduler(probe)
+        except (ImportError, AttributeError) as error:
+            found[f"the scheduler at {scheduler}"] = error
     if workers:
         answers = await client.run(probe, workers=workers, on_error="return")
         found.update({f"the worker at {address}": answer for address, answer in answers.items()})

@@ -151,7 +151,7 @@ class Run:
     def _waiting(self, outcome: Any) -> Status:
         summary = self._summary
         failed = outcome is not None
-        doing = f"failed: {summary['reason']}" if failed else "waiting: no worker has room for the server yet"
+        doing = f"failed: {summary['reason']}" if failed else f"waiting {summary.get('waits', '')}"
         return Status(
             self.name, "failed" if failed else "waiting", doing, Version(1, 0), float("nan"), None,
             Residuals(float("nan")), summary["n_chunks"], 0, 0, 0, {}, Staleness(), {}, {}, "", 1,

@@ -17,7 +17,7 @@ import numpy as np
 from paramserver.consensus.base import Consensus, Pull, Setup, check
 from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import L2, Bound, Penalty
-from paramserver.simulate import Network, simulate
+from paramserver.simulator import Network, simulate
 from paramserver.workers.problems import Logistic, Problem, require
 
 __all__ = ["check_penalty", "check_problem", "check_rule"]

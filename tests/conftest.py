@@ -40,9 +40,7 @@ def cluster() -> Iterator[Any]:
     """Two workers of one thread, shared by every test that leaves it as it was."""
     from distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
-    ) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as made:
         yield made
 
 

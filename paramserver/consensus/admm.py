@@ -17,7 +17,7 @@ from paramserver.consensus.base import Absorbed, Consensus, Pull, Setup
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
-from paramserver.quadratic import Factor, minimise
+from paramserver.quadratic import minimise
 from paramserver.views import Residuals
 from paramserver.workers.problems.base import Problem
 from paramserver.workers.solvers import prox, times
@@ -158,7 +158,7 @@ class ADMM(Consensus):
         apart = sum(float((slot["x"] - z) @ times(slot["M"], slot["x"] - z)) for slot in slots.values())
         y = np.sum([slot["y"] for slot in slots.values()], axis=0)
         off = y - penalty.subgradient(z, y)
-        matrix = state.B.ndim == 2
-        solved = Factor(state.B).solve(off) if matrix else off / np.where(state.B > 0, state.B, 1.0)
-        estimate = 0.5 * (apart + float(off @ solved))
+        # Its diagonal only: B itself may be singular (all levels of a factor), and B⁻¹ explode.
+        diagonal = np.diag(state.B) if state.B.ndim == 2 else state.B
+        estimate = 0.5 * (apart + float(off @ (off / np.where(diagonal > 0, diagonal, 1.0))))
         return Residuals(estimate, float(np.sqrt(state.rho * apart)), float(np.linalg.norm(off)))

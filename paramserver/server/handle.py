@@ -65,7 +65,10 @@ class Handle(NamedTuple):
         except asyncio.TimeoutError:
             text = f"the server of run {self.run_id} at {self.address} did not answer {method} within {timeout:g} s"
             raise CallTimeout(text) from None
-        except (OSError, KeyError, RuntimeError) as error:  # CommClosedError is an OSError
+        except Exception as error:
+            # CommClosedError is an OSError; what a worker raises reaches the scheduler's proxy as a bare Exception
+            if not isinstance(error, (OSError, KeyError, RuntimeError)) and type(error) is not Exception:
+                raise
             text = f"the server of run {self.run_id} at {self.address} cannot be reached: {error!r}"
             raise ServerGone(text) from error
         if reply["status"] != "OK":

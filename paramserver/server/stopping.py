@@ -13,7 +13,7 @@ STALL_SWEEPS = 5.0  #: sweeps in which the estimate did not halve
 STALL_FAILURES = 6  #: verifications in a row without a smaller gap
 PESSIMISM = 100.0  #: promised over true gap of a Newton step, at most, on ordinary data
 AHEAD = 1e3  #: a Newton rule verifies so much before it would pass: its next step does
-FIRST_RATIO = 8.0  #: estimate over gap, until one was measured
+FIRST_RATIO = 30.0  #: estimate over gap, until one was measured
 
 
 @dataclass

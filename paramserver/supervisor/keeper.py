@@ -25,7 +25,7 @@ SILENCE = 60.0  #: seconds without an answer before the server is given up
 DISMISS = 2.0  #: seconds that runners get to hear of the end before their tasks are released
 SHARED_UP_TO = 4  #: workers up to which the server's worker gets runners too
 RESTART = 2.0  #: seconds before a runner that ended by itself is started again
-KEYS_LIMIT = 30.0  #: seconds for the chunks' keys to appear on the scheduler
+KEYS_LIMIT = 120.0  #: seconds for the chunks' keys to appear on the scheduler
 TRIES = 5  #: failures of a worker's runners in a row before it is left alone
 
 
@@ -75,6 +75,7 @@ class Keeper:
                 )
             await asyncio.sleep(0.005)
         self.scheduler.client_desires_keys(list(keys), record.holder)
+        record.held = True
 
     def release(self, record: RunRecord) -> None:
         """Let go of the run's data, runners and server; a future out of scope is released."""
@@ -127,6 +128,12 @@ class Keeper:
             if record.live:
                 logger.exception("paramserver: run %s has no server", record.name)
                 self.end(record, "failed", str(error), _as_failure(record, error))
+
+    def waits_for(self, record: RunRecord) -> str:
+        """Why a run has no server yet, in words."""
+        if not record.held:
+            return "for its data's graph to reach the scheduler"
+        return "for its server to start" if self.scheduler.workers else "for a worker: there are none"
 
     async def tell(self, record: RunRecord, method: str, *args: Any, timeout: float = 5.0) -> None:
         """A call to the run's server whose failure changes nothing."""
@@ -228,6 +235,8 @@ class Keeper:
 
     async def look_after(self, record: RunRecord) -> None:
         """One look at one live run: single events may be missed."""
+        if not record.held:
+            return  # being launched: its graph may take the scheduler seconds to read
         self._check_chunks(record)
         if record.handle is None or not record.live:
             return

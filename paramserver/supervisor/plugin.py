@@ -78,7 +78,8 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         except BaseException:
             self._undo(record, old)
             raise
-        self.keeper.spawn(self.keeper.serve(record))
+        if record.live:  # not stopped meanwhile
+            self.keeper.spawn(self.keeper.serve(record))
         return record.summary()
 
     def _undo(self, record: RunRecord, old: RunRecord | None) -> None:
@@ -91,7 +92,8 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
 
     async def find(self, name: str | None = None) -> dict[str, Any]:
         """A run by name; without one, the only live run, else the only run."""
-        return self._find(name).summary()
+        record = self._find(name)
+        return {**record.summary(), "waits": self.keeper.waits_for(record)}
 
     def _find(self, name: str | None) -> RunRecord:
         if name is not None:

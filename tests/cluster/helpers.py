@@ -184,11 +184,11 @@ class Worker(NamedTuple):
 class Processes:
     """A scheduler and workers, each a process of its own."""
 
-    def __init__(self, folder: Any) -> None:
+    def __init__(self, folder: Any, env: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.file = str(folder / f"scheduler-{time.monotonic_ns()}.json")
         self.workers: dict[str, Worker] = {}
-        self.scheduler = self.start("dask_scheduler", "--port", "0", "--scheduler-file", self.file)
+        self.scheduler = self.start("dask_scheduler", "--port", "0", "--scheduler-file", self.file, env=env)
         until(lambda: os.path.exists(self.file) and os.path.getsize(self.file), 30.0)
 
     def start(self, what: str, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -200,7 +200,7 @@ class Processes:
         with log:
             return subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.{what}", "--no-dashboard", *args],
-                env=environ, stdout=log, stderr=log,
+                env=environ, stdout=log, stderr=log, cwd=self.folder,  # -m puts the working directory first
             )  # fmt: skip
 
     def add(self, *names: str, args: tuple[str, ...] = (), env: dict[str, str] | None = None) -> list[Worker]:
@@ -248,9 +248,9 @@ def _names(dask_scheduler: Any) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def processes(folder: Any) -> Iterator[Processes]:
+def processes(folder: Any, env: dict[str, str] | None = None) -> Iterator[Processes]:
     """Closed whatever happens."""
-    own = Processes(folder)
+    own = Processes(folder, env)
     try:
         yield own
     finally:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pytest
-from cluster.helpers import Reference, make_data, reference
 
 import paramserver as ps
+from cluster.helpers import Reference, make_data, reference
+from paramserver.views import Residuals
 
 PENALTIES = [ps.NoPenalty(), ps.L2(1.0), ps.L1(10.0), ps.ElasticNet(10.0, 0.5)]
 SLACK = 1e-13  #: of F(null model): what rounding may do to the sums behind a certificate
@@ -124,6 +126,23 @@ def test_without_an_intercept(client: Any, kind: str) -> None:
     check(result, exact, 1e-8)
     assert result.z.shape == result.coef_.shape == (10,)
     assert result.intercept_ == 0.0
+
+
+@dataclass(frozen=True)
+class Blind(ps.AggregatedNewton):
+    """A rule that cannot say how far it is."""
+
+    def residuals(self, state: Any, slots: Any, penalty: Any, z: Any) -> Residuals:
+        return Residuals(float("nan"))
+
+
+def test_a_rule_without_an_estimate_is_verified_all_the_same(client: Any) -> None:
+    X, y = make_data()
+    exact = reference(ps.Logistic(), X, y, ps.L2(1.0))
+    run = ps.launch(
+        ps.Logistic(), X, y, penalty=ps.L2(1.0), consensus=Blind(), tol=1e-8, client=client, chunks=8, max_seconds=30
+    )
+    check(run.result(60), exact, 1e-8)
 
 
 def test_fully_synchronous(client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -15,17 +16,17 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-from cluster.helpers import Processes, Slow, make_data, processes, reference, until
 from distributed import Client
 
 import paramserver as ps
+from cluster.helpers import Processes, Slow, make_data, processes, reference, until
 from paramserver import errors
 from paramserver.workers.problems.base import Evaluation, Start
 
 X, Y = make_data(n=8_000, d=6)
 N = len(X)
 CUTS = [0, 1500, 3000, 5000, 8000]
-PIECES = [(X[a:b], Y[a:b]) for a, b in zip(CUTS[:-1], CUTS[1:], strict=True)]
+PIECES = [(X[a:b], Y[a:b]) for a, b in itertools.pairwise(CUTS)]
 NAMES = tuple("abcdef")
 PENALTY = ps.L2(1.0)
 EXACT = reference(ps.Logistic(), X, Y, PENALTY)
@@ -114,7 +115,7 @@ def test_whole_numbers_and_bools(client: Any, kind: str) -> None:
 
 def test_sample_weight_by_chunk(client: Any) -> None:
     weight = np.random.default_rng(1).uniform(0.5, 2.0, N)
-    pieces = [client.scatter(weight[a:b]) for a, b in zip(CUTS[:-1], CUTS[1:], strict=True)]
+    pieces = [client.scatter(weight[a:b]) for a, b in itertools.pairwise(CUTS)]
     columns = [client.scatter(x) for x, _ in PIECES], [client.scatter(y) for _, y in PIECES]
     result = fit(client, *columns, sample_weight=pieces)
     assert reference(ps.Logistic(), X, Y, PENALTY, weight).gap(result.z) <= 1e-8

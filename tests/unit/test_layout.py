@@ -19,14 +19,14 @@ FLOORS = {
     "server.slots": 2, "server.dispatch": 2, "server.gather": 2, "server.stopping": 2, "server.record": 2,
     "server.spec": 2, "server.parameters": 2, "server.verifier": 2, "server.core": 2, "server.checkpoint": 2,
     "server.reading": 2, "workers.tasks": 2,
-    "server.actor": 3, "server.handle": 3, "simulate": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
+    "server.actor": 3, "server.handle": 3, "simulator": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
     "workers.runner": 4,
     "supervisor": 5, "run": 5, "launching": 5,
     "datasets": 6,
     "cli": 7, "__main__": 8, "": 8,
     "server": 0, "workers": 0,  # the rooms' own __init__ import nothing
 }  # fmt: skip
-NO_DASK = [name for name, floor in FLOORS.items() if 0 < floor <= 2 or name in ("simulate", "testing")]
+NO_DASK = [name for name, floor in FLOORS.items() if 0 < floor <= 2 or name in ("simulator", "testing")]
 
 
 def module_of(path: Path) -> str:
@@ -113,3 +113,9 @@ def test_no_module_is_a_crowd() -> None:
     """A file of over 400 lines is two."""
     sizes = {module_of(path): path.read_text().count("\n") for path in MODULES}
     assert {name: n for name, n in sizes.items() if n > 400} == {}
+
+
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    """Importing such a module would put it in the function's place."""
+    modules = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if path.is_dir()}
+    assert set(paramserver.__all__) & modules == {"datasets", "errors", "testing"}

@@ -12,7 +12,7 @@ from paramserver.certificate import model_at
 from paramserver.consensus import ADMM, AggregatedNewton
 from paramserver.errors import InvalidInput, MissingMethod
 from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty
-from paramserver.simulate import Network, simulate
+from paramserver.simulator import Network, simulate
 from paramserver.workers.problems import LeastSquares, Logistic
 
 STRAGGLER = (10.0,) + (1.0,) * 7

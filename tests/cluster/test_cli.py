@@ -1,0 +1,140 @@
+"""The command line as it is used: separate processes that share only a scheduler's address."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client
+
+import paramserver as ps
+from tests.cluster.helpers import make_data, reference
+
+KEYS = {
+    "objective", "gap", "gap_absolute", "certificate", "converged", "reason", "n_rows", "n_features", "n_chunks",
+    "n_pushes", "n_refused", "seconds_total", "seconds_solve", "consensus", "penalty", "version",
+}  # fmt: skip
+
+
+def cli(*words: str, timeout: float = 100.0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "paramserver", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+def json_of(out: subprocess.CompletedProcess[str]) -> Any:
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    X, y = make_data(3000, 4, seed=3)
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(group=np.where(X[:, 0] > 0, "up", "down"), late=y)
+    path = tmp_path_factory.mktemp("cli")
+    for k in range(3):
+        frame.iloc[k::3].to_csv(path / f"part-{k}.csv", index=False)
+    return path, frame
+
+
+def test_flights_on_a_cluster_of_its_own() -> None:
+    out = cli("fit", "flights", "--tol", "1e-8", "--json")
+    result = json_of(out)
+    assert result.keys() >= KEYS
+    assert (result["n_rows"], result["n_features"], result["n_chunks"]) == (327346, 164, 16)
+    assert result["converged"]
+    assert result["certificate"] == "duality gap"
+    assert 0 <= result["gap"] <= 1e-8
+    assert result["n_pushes"] <= 8 * 16
+    assert "paramserver watch --scheduler tcp://127.0.0.1:" in out.stderr
+    assert "certified gap" in out.stderr
+    assert "Warning" not in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "penalty", "problem"),
+    [
+        (["--penalty", "l1", "--alpha", "3"], ps.L1(3.0), ps.Logistic()),
+        (["--penalty", "elasticnet", "--alpha", "4", "--l1-ratio", "0.25"], ps.ElasticNet(4.0, 0.25), ps.Logistic()),
+        (["--problem", "least_squares", "--consensus", "admm"], ps.L2(1.0), ps.LeastSquares()),
+    ],
+    ids=["l1", "elasticnet", "admm"],
+)
+def test_files(client: Client, csv: Any, words: list[str], penalty: Any, problem: Any) -> None:
+    path, frame = csv
+    address = client.scheduler.address
+    out = cli("fit", str(path / "*.csv"), "--target", "late", "--scheduler", address, "--name", "files", "--json", *words)
+    result = json_of(out)
+    encoded = frame[list("abcd")].assign(down=frame.group == "down", up=frame.group == "up").astype(float)
+    best = reference(problem, encoded.to_numpy(), frame.late.to_numpy(), penalty)
+    assert (result["n_rows"], result["n_features"], result["n_chunks"]) == (3000, 6, 3)
+    assert (result["objective"] - float(best.objective)) / float(best.null) <= 1e-6
+    assert result["penalty"] == repr(penalty)
+    params = json_of(cli("params", "--scheduler", address, "--name", "files", "--json"))
+    assert set(params["coef"]) == {"a", "b", "c", "d", "group=down", "group=up"}
+    ps.forget("files", client=client)
+
+
+def test_a_report_for_people(client: Client, csv: Any) -> None:
+    path, _ = csv
+    out = cli("fit", str(path / "part-0.csv"), "--target", "late", "--scheduler", client.scheduler.address)
+    assert out.returncode == 0, out.stderr
+    for text in ("strongest of 6 coefficients", "group=up", "F − F* ≤", "duality gap", "1,000", "converged"):
+        assert text in out.stdout
+    ps.forget("part-0", client=client)
+
+
+def test_a_live_run_from_other_processes(client: Client, csv: Any, tmp_path: Path) -> None:
+    path, _ = csv
+    address = client.scheduler.address
+    command = ["fit", str(path / "*.csv"), "--target", "late", "--scheduler", address, "--name", "live", "--keep", "--json"]
+    fit = subprocess.Popen(
+        [sys.executable, "-m", "paramserver", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while not any(run["name"] == "live" and run["state"] == "converged" for run in ps.list(client=client)):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    of = ["--scheduler", address, "--name", "live"]
+    status = json_of(cli("status", *of, "--json"))
+    assert status["state"] == "converged"
+    assert status["verified"]["gap"] <= 1e-6
+    assert "staleness: median" in cli("status", *of).stdout
+    z = tmp_path / "z.npy"
+    assert json_of(cli("params", *of, "-o", str(z), "--json"))["certified"]
+    assert np.load(z).shape == (7,)
+    assert "group=up" in cli("params", *of).stdout
+    assert json_of(cli("watch", *of, "--json"))["state"] == "converged"
+    assert any(run["name"] == "live" for run in json_of(cli("list", "--scheduler", address, "--json")))
+    assert json_of(cli("stop", *of, "--json"))["reason"] == "converged"
+    stdout, stderr = fit.communicate(timeout=30)
+    assert fit.returncode == 0, stderr
+    assert json.loads(stdout.splitlines()[-1])["converged"]
+    ps.forget("live", client=client)
+
+
+def test_mistakes(client: Client, csv: Any, tmp_path: Path) -> None:
+    path, _ = csv
+    address = client.scheduler.address
+    for words, code, text in (
+        (["fit", str(path / "*.csv")], 2, "--target COL"),
+        (["fit", str(path / "*.csv"), "--target", "late", "--alpha", "-1"], 2, "alpha must be a finite number ≥ 0"),
+        (["fit", str(path / "*.csv"), "--target", "Late", "--scheduler", address], 2, "late"),
+        (["fit", str(tmp_path / "no*.csv"), "--target", "late"], 2, "no*.csv"),
+        (["fit", "flights", "--target", "late"], 2, "leave --target out"),
+        (["fit", "flights", "--chunks", "0"], 2, "must be ≥ 1"),
+        (["fit", "flights", "--tol", "-1", "--scheduler", address], 2, "tol must be None or > 0"),
+        (["status", "--scheduler", address, "--name", "nobody"], 1, "no run named 'nobody'"),
+        (["status", "--scheduler", "tcp://127.0.0.1:1"], 1, "no scheduler answers at tcp://127.0.0.1:1 within 5 s"),
+        (["params"], 2, "--scheduler"),
+    ):
+        out = cli(*words)
+        assert out.returncode == code, (words, out.stderr)
+        assert text in out.stderr, (words, out.stderr)
+        assert "Traceback" not in out.stderr
