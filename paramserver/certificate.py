@@ -50,7 +50,8 @@ def model_at(z: Array, loss: float, gradient: Array, hessian: Array, bound: Boun
     left = gradient + bent + slope
     charge = 0.0
     if left.any():
-        rounding = ROUNDING * (np.abs(gradient) + np.abs(hessian) @ np.abs(move) + np.abs(slope))
+        rows = np.sqrt(2.0 * np.abs(loss) * np.diag(hessian).clip(min=0))  # what cancelled in the gradient's sum
+        rounding = ROUNDING * (rows + np.abs(gradient) + np.abs(hessian) @ np.abs(move) + np.abs(slope))
         step = move - Factor(hessian).solve(left)
         left = gradient + hessian @ step + slope
         if (np.abs(left) > rounding).any():  # z⁺ is wrong where the Hessian is singular: no shift mends that

@@ -103,10 +103,8 @@ class ChunkCache:
         fetching = self.fetch(*chunks)
         if fetching is None or not self._patient:
             return
-        try:
-            fetching.result(SMALL_LIMIT)
-        except (TimeoutError, concurrent.futures.TimeoutError):
-            self._patient = False  # whoever holds them is stopped or far: never wait again
+        done, _ = concurrent.futures.wait([fetching], SMALL_LIMIT)
+        self._patient = bool(done)  # else whoever holds them is stopped or far: never wait again
 
     def load(self, chunk: int) -> Loaded | None:
         """The chunk's data, checked and prepared; None if it has left meanwhile."""

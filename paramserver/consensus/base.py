@@ -126,6 +126,11 @@ class Consensus(ABC):
         """`payload`, where these settings change it."""
         return self.payload
 
+    def slot_bytes(self, p: int) -> int:
+        """Bytes that the server keeps of one chunk."""
+        sizes = (np.prod([p if side == "p" else int(side) for side in sides]) for sides in self.shapes.values())
+        return 8 * int(sum(sizes))
+
     def plan(self, state: Any, slot: Fields | None, z: Array) -> Fields:
         """The slot fields that the next step on this chunk needs; called at every assignment."""
         return {}

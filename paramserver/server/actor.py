@@ -45,6 +45,7 @@ class Server:
         self._worker = get_worker()
         self.run_id, self.epoch = run_id, epoch
         self.core = Core(spec, epoch, time.monotonic())
+        self.core.memory_limit = self._worker.memory_manager.memory_limit
         self._setup = (spec.problem, spec.rule)
         self._inbox: list[_Call] = []
         self._parked: dict[str, _Call] = {}

@@ -55,6 +55,7 @@ class Core:
         self._need_whole: set[int] = set()
         self.residuals = Residuals(float("nan"))
         self.objective = float("nan")
+        self.memory_limit: int | None = None  #: of the server's worker, bytes
         self._looked_at = 0.0
 
     # -- in --------------------------------------------------------------------------------------
@@ -64,7 +65,11 @@ class Core:
         if isinstance(push, Failure):
             self.fail(push.error, now)
             return Outcome.ACCEPTED
-        outcome = self._outcome(push, now)
+        try:
+            outcome = self._outcome(push, now)
+        except Exception as error:  # a rule's absorb or adopt: the caller has other pushes to deliver
+            self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
+            return Outcome.LATE
         if push.trouble != "busy":
             self.record.push(outcome)
         return outcome
@@ -170,9 +175,20 @@ class Core:
         self.verifier.gather = None
         self.params.begin(total, now)
         assert self.params.setup is not None
+        self._fits(self.params.setup.p)
         self.stopping.scale = max(self.params.setup.start.objective, 1e-300)
         self.state = "running"
         self._log(now)
+
+    def _fits(self, p: int) -> None:
+        """The slots must leave the server's worker half of its memory."""
+        need = self.params.rule.slot_bytes(p) * len(self.params.live)
+        if self.memory_limit is not None and need > self.memory_limit / 2:
+            raise RunFailed(
+                f"the server would keep {need / 2**30:.1f} GiB ({len(self.params.live)} chunks, p = {p}), more than "
+                f"half of its worker's {self.memory_limit / 2**30:.1f} GiB: use fewer chunks, a larger worker, or a "
+                'rule that keeps less, such as ADMM(metric="diagonal")'
+            )
 
     def _new_z(self, now: float) -> None:
         self.params.recompute(now)
@@ -236,6 +252,13 @@ class Core:
         chunk, fetch = self.dispatch.choose(worker, self._wanted(), now)
         if chunk is None:
             return Wait(fetch)
+        try:
+            return self._assignment(chunk, fetch, runner, have, now)
+        except Exception as error:
+            self.fail(_step_failed(f"{type(self.params.rule).__name__}, planning chunk {chunk}", error), now)
+            return Stop(self.reason)
+
+    def _assignment(self, chunk: int, fetch: int | None, runner: str, have: Version | None, now: float) -> Assignment:
         gather = self.verifier.gather
         task = Task.SOLVE if gather is None else gather.task
         self.dispatch.lease(chunk, runner, task, self.params.version, now)

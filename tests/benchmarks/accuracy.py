@@ -57,9 +57,10 @@ def _table(client: Any, problem: Any, name: str, X: np.ndarray, y: np.ndarray, k
             began = time.perf_counter()
             result = ps.fit(problem, Xd, yd, penalty=penalty, consensus=rule, tol=tol, client=client, max_seconds=300)
             seconds = time.perf_counter() - began
+            each, how = result.n_pushes / result.n_chunks, "" if result.converged else result.reason
             print(
                 f"{name:24} {penalty!r:34} {rule:7} {known[penalty].gap(result.z):9.1e} {result.gap:9.1e} "
-                f"{result.n_pushes / result.n_chunks:12.1f} {seconds:8.2f}  {'' if result.converged else result.reason}",
+                f"{each:12.1f} {seconds:8.2f}  {how}",
                 flush=True,
             )
 

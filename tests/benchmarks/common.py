@@ -66,10 +66,9 @@ def separate(workers: int = 2) -> Iterator[str]:
     here = os.path.dirname(os.path.abspath(__file__))  # tasks of the benchmarks' own modules
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
     try:
-        scheduler = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1"],
-            stderr=subprocess.PIPE, text=True, env=env,
-        )  # fmt: skip
+        local = ("--host", "127.0.0.1", "--no-dashboard")
+        dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *local]
+        scheduler = subprocess.Popen(dask, stderr=subprocess.PIPE, text=True, env=env)
         processes.append(scheduler)
         assert scheduler.stderr is not None
         address = ""
@@ -78,9 +77,9 @@ def separate(workers: int = 2) -> Iterator[str]:
                 address = text.split()[-1]
                 break
         for k in range(workers):
-            command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--name", f"w{k}",
-                       "--no-dashboard", "--nworkers", "1", "--host", "127.0.0.1"]  # fmt: skip
-            processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env))
+            one = ("--nthreads", "1", "--nworkers", "1", "--name", f"w{k}")
+            dask = [sys.executable, "-m", "distributed.cli.dask_worker", address, *one, *local]
+            processes.append(subprocess.Popen(dask, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env))
         with Client(address) as client:
             client.wait_for_workers(workers, timeout=60)
         yield address

@@ -1,6 +1,6 @@
 """The protocol's cost on a warm 2-worker LocalCluster: launch, one exchange, readers.
 
-    python tests/benchmarks/protocol.py [launch exchange readers]
+python tests/benchmarks/protocol.py [launch exchange readers]
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def _exchanges(handle: tuple, bare: object, d: int, rounds: int, calls: int) -> 
             payload = {"x": reply.z, "f": np.float64(1.0), "g": g}
             if reply.whole:
                 payload["H"] = np.eye(d + 1)
-        push = Push(reply.chunk, reply.seq, reply.task, reply.version, payload, None if reply.whole else reply.seq - 1, 1e-3)
+        base = None if reply.whole else reply.seq - 1
+        push = Push(reply.chunk, reply.seq, reply.task, reply.version, payload, base, 1e-3)
 
     for _ in range(50):
         exchange()

@@ -95,7 +95,8 @@ class Other:
     """A client process and its conditions."""
 
     def __init__(self, what: str, address: str) -> None:
-        code = CLIENT.format(here=os.path.dirname(os.path.abspath(__file__)), what=what, address=address, window=WINDOW + 1)
+        here = os.path.dirname(os.path.abspath(__file__))
+        code = CLIENT.format(here=here, what=what, address=address, window=WINDOW + 1)
         self.process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )

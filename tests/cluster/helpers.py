@@ -194,7 +194,7 @@ class Processes:
     def start(self, what: str, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """One of Dask's command line tools."""
         environ = {**os.environ, "OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "0"}
-        environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+        environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(Path(ps.__file__).parent.parent)])
         environ.update(env or {})
         log = (self.folder / f"{what}-{time.monotonic_ns()}.log").open("wb")
         with log:

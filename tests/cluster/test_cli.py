@@ -69,7 +69,8 @@ def test_flights_on_a_cluster_of_its_own() -> None:
 def test_files(client: Client, csv: Any, words: list[str], penalty: Any, problem: Any) -> None:
     path, frame = csv
     address = client.scheduler.address
-    out = cli("fit", str(path / "*.csv"), "--target", "late", "--scheduler", address, "--name", "files", "--json", *words)
+    of = ["--target", "late", "--scheduler", address, "--name", "files"]
+    out = cli("fit", str(path / "*.csv"), *of, "--json", *words)
     result = json_of(out)
     encoded = frame[list("abcd")].assign(down=frame.group == "down", up=frame.group == "up").astype(float)
     best = reference(problem, encoded.to_numpy(), frame.late.to_numpy(), penalty)
@@ -93,7 +94,8 @@ def test_a_report_for_people(client: Client, csv: Any) -> None:
 def test_a_live_run_from_other_processes(client: Client, csv: Any, tmp_path: Path) -> None:
     path, _ = csv
     address = client.scheduler.address
-    command = ["fit", str(path / "*.csv"), "--target", "late", "--scheduler", address, "--name", "live", "--keep", "--json"]
+    of = ["--scheduler", address, "--name", "live"]
+    command = ["fit", str(path / "*.csv"), "--target", "late", *of, "--keep", "--json"]
     fit = subprocess.Popen(
         [sys.executable, "-m", "paramserver", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -101,7 +103,6 @@ def test_a_live_run_from_other_processes(client: Client, csv: Any, tmp_path: Pat
     while not any(run["name"] == "live" and run["state"] == "converged" for run in ps.list(client=client)):
         assert time.monotonic() < until
         time.sleep(0.1)
-    of = ["--scheduler", address, "--name", "live"]
     status = json_of(cli("status", *of, "--json"))
     assert status["state"] == "converged"
     assert status["verified"]["gap"] <= 1e-6

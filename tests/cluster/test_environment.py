@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ def environ(tmp_path: Any, request: Any) -> dict[str, str]:
         package.mkdir()
         (package / "__init__.py").write_text("")
         (package / "_version.py").write_text('__version__ = "0.0.1.dev7"\n')
-    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    return {"PYTHONPATH": str(folder)}
 
 
 def check(client: Any, *says: str) -> None:

@@ -37,7 +37,8 @@ def drive(core: Core, pushes: int, now: float = 0.0) -> None:
         if not isinstance(reply, Assignment):
             return
         payload = answer(core.params.rule, PROBLEM, DATA[reply.chunk], reply, reply.z)
-        core.deliver(Push(reply.chunk, reply.seq, reply.task, reply.version, payload, reply.seq - 1, 1.0), now + k + 0.5)
+        push = Push(reply.chunk, reply.seq, reply.task, reply.version, payload, reply.seq - 1, 1.0)
+        core.deliver(push, now + k + 0.5)
 
 
 RULES = [ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0)]
