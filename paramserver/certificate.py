@@ -61,7 +61,8 @@ def model_at(z: Array, loss: float, gradient: Array, hessian: Array, bound: Boun
     bend = float(step @ (hessian @ step))
     bregman = bound.bregman(z, z_plus, slope)
     decrease = 0.5 * float(move @ bent) + bregman
-    return Model(z, loss, loss + bound.value(z), z_plus, step, max(bend, 0.0), bregman + charge, charge, decrease)
+    ahead = charge + bound.bregman(z_plus, z_plus, slope)  # 0 where slope ∈ ∂R(z⁺)
+    return Model(z, loss, loss + bound.value(z), z_plus, step, max(bend, 0.0), bregman + charge, ahead, decrease)
 
 
 def _unshifted(dual: Array, z_plus: Array, bound: Bound, rounding: Array) -> tuple[Array, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -11,13 +10,12 @@ from typing import Any
 import cloudpickle
 import distributed
 
-from paramserver._version import __version__
 from paramserver.consensus import ADMM, AggregatedNewton, Consensus
-from paramserver.errors import CallTimeout, EnvironmentMismatch, InvalidInput, NoScheduler, UnknownRun
+from paramserver.environment import prepare
+from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.run import Run, ask_supervisor
 from paramserver.server.spec import RunSpec
-from paramserver.supervisor import Supervisor
 from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
 from paramserver.workers import chunks as chunking
@@ -25,7 +23,6 @@ from paramserver.workers.problems.base import Problem, require
 
 logger = logging.getLogger("paramserver")
 
-CHECK_LIMIT = 30.0  #: seconds for every process to say what it imports
 RULES: dict[str, type[Consensus]] = {"newton": AggregatedNewton, "admm": ADMM}
 PENALTY_METHODS = {
     "value": "value(w) -> R(w)",
@@ -136,12 +133,12 @@ def _launch(
 
     if client.asynchronous:
         return _launch_async(client, make, runners_per_worker)
-    made = make(client.sync(_prepare, client))
+    made = make(client.sync(prepare, client))
     return Run(name, client, client.sync(_claim, client, *made, runners_per_worker))
 
 
 async def _launch_async(client: Any, make: Callable[[int], Any], runners_per_worker: int | None) -> Run:
-    spec, data = make(await _prepare(client))
+    spec, data = make(await prepare(client))
     return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker))
 
 
@@ -240,53 +237,6 @@ def _say_if_bound(client: Any) -> None:
         client._paramserver_said = True
         kind = type(cluster).__name__
         logger.info("the run needs this process: it made the %s, whose scheduler or workers end with it", kind)
-
-
-async def _prepare(client: Any) -> int:
-    """The same paramserver everywhere, and its plug-in on the scheduler; how many threads there are."""
-    try:
-        # Not client.scheduler_info(): inside the loop it answers from a cache that knows no workers.
-        threads = await asyncio.wait_for(client.scheduler.ncores(workers=None), CHECK_LIMIT)
-        await asyncio.wait_for(_check_environment(client, list(threads)), CHECK_LIMIT)
-        await asyncio.wait_for(client.register_plugin(Supervisor()), CHECK_LIMIT)
-    except asyncio.TimeoutError:
-        text = f"no answer within {CHECK_LIMIT:g} s from the scheduler or a worker, asked which paramserver it imports"
-        raise CallTimeout(text) from None
-    except OSError as error:
-        raise NoScheduler(f"the scheduler cannot be reached: {error}") from error
-    return sum(threads.values())
-
-
-async def _check_environment(client: Any, addresses: list[str]) -> None:
-    """Ask each process once what it imports; by value, since it may lack paramserver."""
-    probe = eval(_PROBE, {"__name__": "__main__"})
-    known = client.__dict__.setdefault("_paramserver_checked", set())
-    scheduler = client.scheduler.address
-    workers = [address for address in addresses if address not in known]
-    found: dict[str, Any] = {}
-    if scheduler not in known:
-        try:
-            found[f"the scheduler at {scheduler}"] = await client.run_on_scheduler(probe)
-        except (ImportError, AttributeError) as error:
-            found[f"the scheduler at {scheduler}"] = error
-    if workers:
-        answers = await client.run(probe, workers=workers, on_error="return")
-        found.update({f"the worker at {address}": answer for address, answer in answers.items()})
-    for where, version in found.items():
-        if isinstance(version, OSError):
-            continue  # it left just now
-        if version != __version__:
-            has = (
-                f"imports paramserver {version}"
-                if isinstance(version, str) and version
-                else "cannot import paramserver"
-            )
-            raise EnvironmentMismatch(f"{where} {has}, this process has {__version__}: install the same one there")
-    known.update([scheduler, *workers])
-
-
-_PROBE = "lambda: getattr(__import__('importlib').import_module('paramserver._version'), '__version__', '') " \
-    "if __import__('importlib.util').util.find_spec('paramserver') else ''"  # fmt: skip
 
 
 async def _claim(client: Any, spec: RunSpec, data: chunking.Chunks, runners_per_worker: int | None) -> Any:

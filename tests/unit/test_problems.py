@@ -243,3 +243,14 @@ def test_blocks_cover_every_row_once():
     seen = np.concatenate([np.arange(3000)[rows] for rows, _ in data.blocks()])
     np.testing.assert_array_equal(seen, np.arange(3000))
     assert sum(1 for _ in data.blocks()) > 5
+
+
+def test_a_row_alone_in_its_level_has_a_finite_fenchel_term():
+    """Unpenalised, its Newton step leads to the edge of the conjugate's domain, and rounding beyond it."""
+    m = np.linspace(-30, 30, 1201)
+    for y in (0.0, 1.0):
+        rows = Logistic().rows(m, np.full_like(m, y))
+        step = -rows.first / rows.second
+        terms = Logistic().fenchel_rows(m, np.full_like(m, y), step, np.zeros_like(m))
+        np.testing.assert_allclose(terms, rows.loss, rtol=1e-9)  # θ = 0: all of its loss
+        assert np.isinf(Logistic().fenchel_rows(m, np.full_like(m, y), 1.0001 * step, np.zeros_like(m))).all()

@@ -22,7 +22,7 @@ CAPABILITIES = {
     "hessian": "hessian(data, curvature) -> (p, p), from Evaluation.curvature",
     "hessian_diagonal": "hessian_diagonal(data, curvature) -> (p,)",
     "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",
-    "fenchel": "fenchel(data, z, step, move=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, θ = ℓ' + ℓ''·xᵀstep at z",
+    "fenchel": "fenchel(data, z, step, move=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, θ = ℓ' + ℓ''xᵀstep",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
     "reach": "reach(data) -> (p,) largest |X_jk| of each column",
 }

@@ -49,7 +49,7 @@ class Logistic(GLM):
         # Ratios less 1, q/p = 1 + (1−p)δ and p/p' = 1 + (1−p)(exp(−moved) − 1), keep small terms' digits.
         p, down = 1.0 / (1.0 + np.exp(-margins.clip(-700))), 1.0 / (1.0 + np.exp(margins.clip(max=700)))
         q, rest = p + p * down * delta, down - p * down * delta
-        inside = (q >= 0) & (rest >= 0)
+        inside = (q >= -1e-12 * p) & (rest >= -1e-12 * down)  # a row alone in its level lands on the edge
         q, rest = q.clip(0), rest.clip(0)
         terms = xlog1py(q, down * delta) + xlog1py(rest, -p * delta)
         if moved.any():
