@@ -153,6 +153,7 @@ class Result:
     certificate : str
         "duality gap" (a proof), "estimate" (the rule's own), "residual".
     converged : bool
+        The gap is certified to tol, whatever ended the run.
     reason : str
         "converged", "stopped", "until", "max_seconds", "max_pushes", "stalled".
     standard_errors : float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +43,7 @@ def cluster() -> Iterator[Any]:
 
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as made:
         yield made
+    gc.collect()  # here: finalisers that run while pytest parses a module upset Python 3.11's parser
 
 
 @pytest.fixture(scope="session")

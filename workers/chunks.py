@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +54,9 @@ def make(client: Any, problem: Problem, X: Any, y: Any, weight: Any, n_chunks: i
             if what == "y" and not hasattr(value, "dask") and np.asarray(value).dtype.kind in "fiub":
                 problem.check_target(np.asarray(value))
             parts.append(_aligned(value, what, X))
-    parts = list(client.persist(parts))
+    with warnings.catch_warnings():  # for data in memory a large graph is what was asked for
+        warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+        parts = list(client.persist(parts))
     keys = [list(flatten(part.__dask_keys__())) for part in parts]
     return Chunks(list(zip(*keys, strict=True)), parts, names)
 

@@ -141,8 +141,8 @@ class Server:
         while self.core.state not in ("finished", "failed"):
             await asyncio.sleep(TICK)
             try:
+                await self._until()
                 async with self._wake():
-                    await self._until()
                     self.core.tick(time.monotonic())
                     await self._work()
             except Exception as error:  # nobody awaits this task: an error here must end the run
@@ -153,11 +153,11 @@ class Server:
         until = self.core.spec.until
         if until is None or self.core.over or self.core.params.z is None:
             return
+        status = await self.status()
         try:
-            enough = await asyncio.to_thread(until, self._status())
+            enough = await asyncio.to_thread(until, status)  # the user's code: it may take its time
         except Exception as error:
-            self.core.fail(StepFailed(f"until raised {error!r}"), time.monotonic())
-            return
+            return self.core.fail(StepFailed(f"until raised {error!r}"), time.monotonic())
         if enough:
             self.core.end("until", time.monotonic())
 
@@ -203,7 +203,9 @@ class Server:
             self.core.dispatch.gone(worker)
             for runner in [r for r in self._runners if r.rpartition("#")[0] == worker]:
                 del self._runners[runner]
-                self._parked.pop(runner, None)
+                call = self._parked.pop(runner, None)
+                if call is not None and not call.answer.done():
+                    call.answer.set_result(Stop("its worker left"))
 
     async def fail(self, error: Exception) -> None:
         """The supervisor found that the run cannot go on."""

@@ -220,10 +220,10 @@ class Core:
         if how == "asking":
             return
         self._log(now, certified=True)
-        if how == "passed":
-            self._finish("converged", now)
-        elif self.ending:
+        if self.ending:
             self._finish(self.ending, now)
+        elif how == "passed":
+            self._finish("converged", now)
         elif how == "stalled":
             self._finish("stalled", now)
         elif not self.verifier.search(self._limit(now)):

@@ -85,7 +85,7 @@ def result(core: Core) -> Result | None:
         gap=gap / core.stopping.scale,
         gap_absolute=gap,
         certificate=kind,
-        converged=core.reason == "converged",
+        converged=core.reason == "converged" or (exact and core.stopping.passes(gap)),
         reason=core.reason,
         n_pushes=core.record.pushes,
         n_refused=sum(core.record.refused.values()),

@@ -12,6 +12,8 @@ from paramserver.messages import Array
 from paramserver.workers.problems.base import Start
 from paramserver.workers.problems.glm import GLM, Data, Rows
 
+EDGE = 1e-12  #: a row alone in its level, unpenalised, lands on the edge of the domain, and rounding beyond it
+
 
 class Logistic(GLM):
     """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool.
@@ -48,10 +50,11 @@ class Logistic(GLM):
         # ℓ*(θ) is the entropy of q = y + θ; the sum below is KL(q ‖ p'), p' = 1/(1 + exp(−m − moved)).
         # Ratios less 1, q/p = 1 + (1−p)δ and p/p' = 1 + (1−p)(exp(−moved) − 1), keep small terms' digits.
         p, down = 1.0 / (1.0 + np.exp(-margins.clip(-700))), 1.0 / (1.0 + np.exp(margins.clip(max=700)))
-        q, rest = p + p * down * delta, down - p * down * delta
-        inside = (q >= -1e-12 * p) & (rest >= -1e-12 * down)  # a row alone in its level lands on the edge
-        q, rest = q.clip(0), rest.clip(0)
-        terms = xlog1py(q, down * delta) + xlog1py(rest, -p * delta)
+        up, away = down * delta, -p * delta
+        inside = (up >= -1 - EDGE) & (away >= -1 - EDGE)
+        up, away = up.clip(-1), away.clip(-1)  # before q is made of it: a tiny q times log 0 would count as 0
+        q, rest = p * (1 + up), down * (1 + away)
+        terms = xlog1py(q, up) + xlog1py(rest, away)
         if moved.any():
             far = moved.clip(-700, 700)
             terms += xlog1py(q, down * np.expm1(-far)) + xlog1py(rest, p * np.expm1(far))
