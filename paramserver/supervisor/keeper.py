@@ -221,7 +221,7 @@ class Keeper:
         """Record first, then let go."""
         if error is not None:
             record.outcome = cloudpickle.dumps((error, None))
-        record.state, record.reason = state, reason
+        record.state, record.reason, record.ended = state, reason, time.monotonic()
         record.over.set()
         self.spawn(self._dismiss(record))
         self.on_end(record)

@@ -164,7 +164,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
                 record.over.clear()
 
     def _drop_oldest(self, record: RunRecord) -> None:
-        over = sorted((r for r in self.runs.values() if not r.live), key=lambda r: r.created)
+        over = sorted((r for r in self.runs.values() if not r.live), key=lambda r: r.ended)
         for old in over[:-KEPT]:
             del self.runs[old.name]
 

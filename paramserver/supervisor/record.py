@@ -26,6 +26,7 @@ class RunRecord:
     outcome: bytes | None = None  #: pickled (Result or error, last Status), once over
     epoch: int = 1
     created: float = field(default_factory=time.time)
+    ended: float = 0.0
     held: bool = False  #: the chunks' keys arrived, and are kept
     actor: Future | None = None
     handle: Handle | None = None
