@@ -74,10 +74,11 @@ def minimise(B: Array, c: Array, bound: Bound, ref: Array, start: Array) -> Arra
     if weights is None:
         return _accelerated(B, slope, bound, start)
     l1, l2 = weights
-    A = B + np.diag(l2)
+    A = B.copy()
+    A.flat[:: len(A) + 1] += l2
     slope = slope + l2 * start
     if not l1.any():
-        return start - Factor(A).solve(slope)
+        return start - Factor(A).solve(slope, refinements=1)  # slope is of start: the next step refines this one
     scale = scale_of(A)
     v = feature_sign(A * scale[:, None] * scale, slope * scale, l1 * scale, start / scale)
     return v * scale

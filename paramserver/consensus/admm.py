@@ -96,7 +96,7 @@ class ADMM(Consensus):
         centre = 2.0 * z - w
         x, at = prox(problem, data, centre, M, warm, z)
         out: Fields = {
-            "x": x, "w": w + self.relaxation * (x - z), "y": times(M, x - centre), "f": np.float64(at.value),
+            "x": x, "w": w + self.relaxation * (x - z), "y": times(M, x - centre), "f": float(at.value),
         }  # fmt: skip
         if pull.whole or "w" not in fields:
             out["M"] = unit

@@ -57,6 +57,7 @@ class Exact(NamedTuple):
     value: float
     gradient: Array
     hessian: Array
+    rows: float
 
 
 class Line(NamedTuple):

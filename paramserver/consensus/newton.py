@@ -71,7 +71,7 @@ class AggregatedNewton(Consensus):
         at = problem.evaluate(data, pull.z)  # type: ignore[attr-defined]
         if not (np.isfinite(at.value) and np.isfinite(at.gradient).all()):
             return None
-        out: Fields = {"x": pull.z, "f": np.float64(at.value), "g": at.gradient}
+        out: Fields = {"x": pull.z, "f": float(at.value), "g": at.gradient}
         if pull.whole or not pull.fields or self._needs_hessian(problem, data, at, pull.fields):
             out["H"] = problem.hessian(data, at.curvature)  # type: ignore[attr-defined]
             data.memo["hessian_at"] = (pull.z, at.curvature)
@@ -124,16 +124,17 @@ class AggregatedNewton(Consensus):
         return self._replace(state, old, stiffer)._replace(accepted=False)
 
     def adopt(self, state: NewtonState, chunk: int, old: Fields | None, exact: Exact) -> Absorbed:
-        rows = {} if old is None else {"rows": old["rows"]}
-        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, **rows}
+        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "rows": exact.rows}
         return self._replace(state, old, _true_model(new))
 
     @staticmethod
     def _replace(state: NewtonState, old: Fields | None, new: Fields) -> Absorbed:
+        same = old is not None and old["H"] is new["H"] and old["sigma"] == new["sigma"]
         for slot, way in ((old, -1.0), (new, 1.0)):
             if slot is not None:
                 weight = way * slot["sigma"]
-                state.B += weight * slot["H"]
+                if not same:
+                    state.B += weight * slot["H"]
                 state.c += weight * (slot["H"] @ (slot["x"] - state.ref)) - way * slot["g"]
                 state.rows_seen += way * slot["rows"]
         return Absorbed(state, new)

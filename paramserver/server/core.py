@@ -24,6 +24,7 @@ from paramserver.server.verifier import Verifier
 from paramserver.views import Residuals
 
 WHOLE = (Outcome.NO_BASE, Outcome.SHAPE, Outcome.NOT_FINITE)
+LOG_EVERY = 0.02  #: seconds between uncertified entries of the history: each costs a pass over the slots
 MAX_REFUSED = 5  #: unusable answers in a row from one chunk before the run gives up
 
 
@@ -57,6 +58,7 @@ class Core:
         self.objective = float("nan")
         self.memory_limit: int | None = None  #: of the server's worker, bytes
         self._looked_at = 0.0
+        self._logged_at = now
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -207,7 +209,8 @@ class Core:
         self._looked_at = self.params.reports
         self.residuals = self.params.residuals()
         self.verifier.estimate = self.residuals.estimate
-        self._log(now)
+        if now - self._logged_at >= LOG_EVERY:
+            self._log(now)
         return self.residuals.estimate
 
     def _verify(self, now: float) -> None:
@@ -338,6 +341,7 @@ class Core:
         return version._replace(n=version.n + 1)
 
     def _log(self, now: float, certified: bool = False) -> None:
+        self._logged_at = now
         verified = self.verifier.verified if certified else None
         self.objective = self.params.objective() if verified is None else verified.objective
         gap = np.nan if verified is None else verified.gap_absolute

@@ -115,7 +115,7 @@ class Parameters:
         assert self.z is not None
         if push.version != self.version:
             return
-        exact = Exact(self.z, float(push.payload["f"]), push.payload["g"], hessian)
+        exact = Exact(self.z, float(push.payload["f"]), push.payload["g"], hessian, float(slot.rows))
         old = slot.fields
         absorbed = self.rule.adopt(self.state, push.chunk, old, exact)
         if absorbed is not None:

@@ -136,7 +136,7 @@ def test_optimum_is_certified(problem, penalty, layout):
 
 
 @every
-@pytest.mark.parametrize("size", [1e-8, 1e-4, 1e-2])
+@pytest.mark.parametrize("size", [1e-6, 1e-2])
 def test_inexact_consensus_step_is_charged(problem, penalty, layout, size, monkeypatch):
     """z⁺ is a point that the quadratic solver got wrong: the certificate grows, it does not lie."""
     it, rng, exact = case(problem, penalty, layout), np.random.default_rng(7), certificate.minimise
@@ -152,7 +152,7 @@ def test_inexact_consensus_step_is_charged(problem, penalty, layout, size, monke
         assert gap >= true * (1 - 1e-7) - 1e-17 * it.start.objective, (gap, true)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-3, 0.3])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 0.3])
 @pytest.mark.parametrize("penalty", [L2(0.5), ElasticNet(1.0, 0.5)], ids=repr)
 @pytest.mark.parametrize("problem", [Logistic(), LeastSquares()], ids=repr)
 def test_more_columns_than_rows(problem, penalty, size, monkeypatch):

@@ -11,8 +11,10 @@ import pytest
 import paramserver as ps
 from paramserver.errors import RunFailed, StepFailed
 from paramserver.messages import Push, Task
+from paramserver.server import reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
+from paramserver.workers.tasks import answer
 
 
 def surveyed(rule: Any, memory: int | None, p: int = 101) -> Core:
@@ -67,3 +69,27 @@ def test_a_rule_that_raises_fails_the_run(where: str) -> None:
     assert core.state == "failed"
     assert isinstance(core.error, StepFailed)
     assert f"ZeroDivisionError: in {where}" in core.reason
+
+
+@pytest.mark.parametrize("rule", [ps.AggregatedNewton(), ps.ADMM()], ids=repr)
+def test_a_limit_met_before_every_chunk_reported_is_certified_too(rule: Any) -> None:
+    rng = np.random.default_rng(0)
+    problem = ps.Logistic()
+    X, y = rng.standard_normal((40, 2)), np.arange(40) % 2.0
+    data = [problem.prepare(X[k::4], y[(k // 2) :: 4]) for k in range(4)]
+    core = Core(RunSpec(problem, ps.L2(1.0), rule, 4, tol=1e-12), 1, 0.0)
+    core.dispatch.holds("w", range(4))
+    for k in range(40):
+        if k == 5:  # four surveys and one solve
+            core.end("max_seconds", float(k))
+        while core.due:
+            core.refresh(float(k))
+        reply = core.assign("w#0", None, float(k))
+        if core.over:
+            break
+        payload = answer(rule, problem, data[reply.chunk], reply, reply.z)
+        core.deliver(Push(reply.chunk, reply.seq, reply.task, reply.version, payload, reply.seq - 1), k + 0.5)
+    result = reading.result(core)
+    assert result is not None
+    assert (core.state, result.reason, result.certificate) == ("finished", "max_seconds", "duality gap")
+    assert 0 < result.gap < 1

@@ -472,6 +472,17 @@ def test_other_pushes_are_absorbed_while_z_stands_still():
     assert_optimal(play.finish())
 
 
+def test_each_chunk_answers_a_verification_once():
+    play = Play().until(lambda core: core.state == "verifying")
+    push = play.solve(play.ask())
+    assert play.deliver(push) is Outcome.ACCEPTED
+    before = play.snapshot()
+    assert play.deliver(push) is Outcome.LATE
+    assert play.deliver(push._replace(payload={**push.payload, "f": np.float64(0.0)})) is Outcome.LATE
+    assert play.snapshot() == before
+    assert_optimal(play.finish())
+
+
 def test_least_squares_makes_each_hessian_once():
     problem = LeastSquares()
     data = [problem.prepare(X[rows], X[rows, 0] + 3.0) for rows in np.array_split(np.arange(200), CHUNKS)]
