@@ -40,6 +40,7 @@ class NewtonState:
     anchor_step: Array | None = None
     anchor_objective: float = np.inf
     anchor_decrease: float = 0.0
+    cautious: bool = False  #: F rose on the way: search along every step until the model is right again
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ class AggregatedNewton(Consensus):
 
     def init(self, setup: Setup) -> NewtonState:
         p = setup.p
-        return NewtonState(setup.start.z, np.zeros((p, p)), np.zeros(p), float(setup.rows), 0.0, setup.quadratic)
+        null = setup.start  # its objective is exact: the first anchor, though its step is not known yet
+        return NewtonState(
+            null.z, np.zeros((p, p)), np.zeros(p), float(setup.rows), 0.0, setup.quadratic,
+            anchor=null.z, anchor_step=np.zeros(p), anchor_objective=null.objective * (1 + 1e-9),
+        )  # fmt: skip
 
     # -- the worker ------------------------------------------------------------------------------
 
@@ -165,7 +170,7 @@ class AggregatedNewton(Consensus):
         if state.quadratic:
             return Residuals(0.0, primal=0.0)
         moves = ((slot["H"], z - slot["x"]) for slot in slots.values())
-        estimate = 0.5 * sum(float(move @ (H @ move)) for H, move in moves)
+        estimate = 0.5 * sum(max(float(move @ (H @ move)), 0.0) for H, move in moves)
         return Residuals(estimate, primal=float(np.sqrt(2 * max(estimate, 0.0))))
 
     def objective(self, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> float:
@@ -177,19 +182,32 @@ class AggregatedNewton(Consensus):
         return float(total)
 
     def judge(self, state: NewtonState, model: Model) -> tuple[NewtonState, Line | None]:
-        """z becomes the anchor if F fell enough since the last one; else search from that one."""
-        enough = state.anchor_objective - 1e-4 * state.anchor_decrease
-        if state.anchor is None or model.objective <= enough:
-            return replace(
+        """z becomes the anchor if F fell enough since the last one; else search from that one.
+
+        Once F rose, every anchor's step is searched along, until a full one does what its model promised.
+        """
+        fell, cautious = True, False
+        if state.anchor is not None and state.anchor_step is not None:
+            length, whole = np.linalg.norm(model.z - state.anchor), np.linalg.norm(state.anchor_step)
+            t = min(1.0, float(length / whole)) if whole > 0 else 1.0
+            fell = model.objective <= state.anchor_objective - 1e-4 * t * state.anchor_decrease
+            promised = (2.0 - t) * t * state.anchor_decrease
+            off = abs(state.anchor_objective - model.objective - promised)
+            cautious = not fell or (state.cautious and (t < 0.99 or off > 0.2 * promised))
+        state = replace(state, cautious=cautious)
+        if fell:
+            state = replace(
                 state,
                 anchor=model.z,
                 anchor_step=model.z_plus - model.z,
                 anchor_objective=model.objective,
                 anchor_decrease=model.decrease,
-            ), None
+            )
+        if not cautious:
+            return state, None
+        assert state.anchor is not None
         assert state.anchor_step is not None
-        line = Line(state.anchor, state.anchor_step, state.anchor_objective, state.anchor_decrease)
-        return state, line
+        return state, Line(state.anchor, state.anchor_step, state.anchor_objective, state.anchor_decrease)
 
     def hessian(self, slot: Fields) -> Array | None:
         return np.asarray(slot["H"]) if slot["true"] else None

@@ -86,12 +86,14 @@ class Core:
         in_turn = push.seq == slot.seq + 1 or push.task is not Task.SOLVE
         if not in_turn or self.over:
             return Outcome.LATE
-        slot.lease = None
         if push.trouble == "busy":
+            slot.lease = None
             return Outcome.LATE
         if not self._same_data(push, now):
             return Outcome.LATE
         outcome = self.params.absorb(push) if push.task is Task.SOLVE else self._answer(push)
+        if outcome is not Outcome.LATE:
+            slot.lease = None
         if outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
             slot.served, slot.pushes = now, slot.pushes + 1
             slot.took(push.task, push.seconds)
@@ -274,7 +276,8 @@ class Core:
         if have == self.params.version and task is not Task.LINE:
             z = None
         whole = slot.fields is None or chunk in self._need_whole
-        return Assignment(chunk, slot.seq + 1, task, self.params.version, z, fields, whole, fetch)
+        seq = slot.seq + 1 if gather is None else gather.number
+        return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch)
 
     def _wanted(self) -> Iterable[int]:
         """Chunks from which an answer would be new."""
@@ -326,6 +329,8 @@ class Core:
         """Change a live run; the first version for which it holds."""
         if self.state in ("finished", "failed"):
             raise InvalidInput(f"the run has ended ({self.reason}); launch a new one with z0= its z")
+        if self.ending:
+            raise InvalidInput(f"the run is ending ({self.ending}); launch a new one with z0= its z")
         if self.params.setup is None:
             raise InvalidInput("the run has not read its data yet; update it once it is running")
         rule = with_settings(self.params.rule, settings)
@@ -333,7 +338,8 @@ class Core:
             self.stopping.tol = tol
         self.params.update(penalty, rule)
         self.verifier.verified = self.verifier.verified if penalty is None else None
-        self.stopping.best, self.stopping.best_gap, self.stopping.failures = np.inf, np.inf, 0
+        self.stopping.best = self.stopping.best_gap = self.stopping.best_objective = np.inf
+        self.stopping.failures = 0
         self._thaw()
         self.params.fresh.update(self.params.fields())
         self.reason, self.ended_at = "", None

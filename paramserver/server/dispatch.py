@@ -16,6 +16,7 @@ from paramserver.server.slots import Lease, Slot
 
 LEASE = 3.0  #: times the chunk's own expected time for that task
 FIRST_LEASE = 30.0  #: seconds, while no step of that kind has been seen
+GOLDEN = 0.6180339887498949
 LONGER = 1.5  #: a chunk elsewhere is copied when it waits so much longer than the oldest at hand
 
 
@@ -61,14 +62,18 @@ class Dispatch:
                 elsewhere.append(i)
             elif not self.slots[i].leased(now):
                 at_hand.append(i)
-        chunk = min(at_hand, key=lambda i: (self.slots[i].served, i), default=None)
+        chunk = min(at_hand, key=self._turn, default=None)
         return chunk, self._to_copy(worker, chunk, elsewhere, now)
+
+    def _turn(self, chunk: int) -> tuple[float, float]:
+        """Oldest first; among equals not by index: neighbours in sorted data are alike."""
+        return self.slots[chunk].served, chunk * GOLDEN % 1.0
 
     def _to_copy(self, worker: str, chunk: int | None, elsewhere: list[int], now: float) -> int | None:
         """The oldest chunk elsewhere, if it has waited long and nobody else copies it."""
         if not elsewhere:
             return None
-        oldest = min(elsewhere, key=lambda i: (self.slots[i].served, i))
+        oldest = min(elsewhere, key=self._turn)
         patience = self.floor if chunk is None else LONGER * self._waited(chunk, now) + self.floor
         if self._waited(oldest, now) < patience:
             return None

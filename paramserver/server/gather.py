@@ -27,7 +27,8 @@ class Gather:
     Attributes
     ----------
     z : (p,) the point asked about; fields : what the answer needs beside it.
-    pending : chunks that have not answered. limit : when to give up.
+    pending : chunks that have not answered. limit : when to give up. number : which gather it is;
+    an answer to an earlier one, at the same z even, is none to this.
     """
 
     task: Task
@@ -36,6 +37,7 @@ class Gather:
     limit: float
     fields: Fields = field(default_factory=dict)
     total: dict[str, Any] = field(default_factory=dict)
+    number: int = 1
 
     def add(self, chunk: int, answer: Fields) -> bool:
         """Sum an answer; False where this chunk's was not awaited."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from paramserver.server.spec import RunSpec
 from paramserver.views import Residuals
 from paramserver.workers.problems.base import Start
 
+ALIKE = 0.02  #: relative difference of null objectives per row
 REBUILD = 200  #: pushes between rebuilds of the running sums, against drift
 
 
@@ -44,6 +46,7 @@ class Parameters:
         self.state: Any = None
         self._since_rebuild = 0
         self._live: list[int] = []
+        self._whole = False  #: every chunk has reported
 
     # -- begin -----------------------------------------------------------------------------------
 
@@ -140,7 +143,26 @@ class Parameters:
         """Whether enough distinct chunks reported for a new z: min_fresh, or all that had news."""
         if not self.fresh or (len(self.fresh) < self.rule.min_fresh and self.wanted()):
             return False
-        return not self.overdue()
+        return self._representative() and not self.overdue()
+
+    def _representative(self) -> bool:
+        """In the first sweep: whether the chunks that reported look like the whole, by their null models.
+
+        The first chunks of sorted data do not: a z made from them alone leads the others astray.
+        """
+        if self._whole:
+            return True
+        seen = [slot.survey for slot in self.slots if slot.fields is not None and slot.survey is not None]
+        self._whole = len(seen) >= len(self.live) or not self.wanted()
+        if self._whole or not seen:
+            return True
+        assert self.setup is not None
+        problem, null = self.spec.problem, self.setup.start.objective / self.setup.rows
+        try:
+            part = problem.start(reduce(problem.merge, seen))
+        except BadData:  # of one class, say
+            return False
+        return bool(abs(part.objective / sum(s[0] for s in seen) - null) <= ALIKE * null)
 
     def wanted(self) -> list[int]:
         """Chunks whose next local step would be news: not those that answered at this version."""
@@ -214,7 +236,7 @@ class Parameters:
 
 def with_settings(rule: Consensus, changes: dict[str, Any]) -> Consensus:
     """The rule with some settings changed; `InvalidInput` names those that it has."""
-    unknown = [name for name in changes if not hasattr(rule, name)]
+    unknown = [name for name in changes if name not in rule.__dataclass_fields__]
     if unknown:
         has = ", ".join(sorted(rule.__dataclass_fields__))
         raise InvalidInput(f"{type(rule).__name__} has no setting {unknown[0]!r}; it has {has}")

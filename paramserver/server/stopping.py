@@ -26,6 +26,7 @@ class Stopping:
     best: float = np.inf
     best_at: float = 0.0
     best_gap: float = np.inf
+    best_objective: float = np.inf
     failures: int = 0
     superlinear: bool = False  #: the rule's steps are Newton's
     _trail: deque[tuple[float, float]] = field(default_factory=deque)
@@ -66,13 +67,14 @@ class Stopping:
         """Whether a light pass at the next z may well pass; the promise is a pessimist's."""
         return promise <= PESSIMISM * self._allowed()
 
-    def failed(self, estimate: float, gap_absolute: float, sweeps: float) -> bool:
+    def failed(self, estimate: float, gap_absolute: float, objective: float, sweeps: float) -> bool:
         """A verification did not pass: recalibrate; True if the run makes no progress any more."""
         if np.isfinite(gap_absolute) and gap_absolute > 0 and np.isfinite(estimate) and estimate > 0:
             self.ratio = float(np.clip(estimate / gap_absolute, 1e-6, 1e6))
         self.best, self.best_at = np.inf, sweeps
-        if gap_absolute < 0.9 * self.best_gap:
-            self.best_gap, self.failures = gap_absolute, 0
+        if gap_absolute < 0.9 * self.best_gap or objective < self.best_objective - 0.01 * self._allowed():
+            self.failures = 0
+            self.best_gap, self.best_objective = min(self.best_gap, gap_absolute), min(self.best_objective, objective)
         else:
             self.failures += 1
         return self.failures >= STALL_FAILURES

@@ -26,6 +26,7 @@ class Verifier:
     estimate: float = np.inf  #: the rule's, when the gather began
     _model: Model | None = field(default=None, repr=False)
     _reach: float = 0.0
+    _asked: int = 1  #: gathers begun; the survey was the first
     _line: Line | None = field(default=None, repr=False)
     _searching: Line | None = field(default=None, repr=False)
 
@@ -36,7 +37,8 @@ class Verifier:
         self._ask(Task.VERIFY, self.params.z, {}, limit)
 
     def _ask(self, task: Task, z: Array | None, fields: Fields, limit: float) -> None:
-        self.gather = Gather(task, z, set(self.params.live), limit, fields)
+        self._asked += 1
+        self.gather = Gather(task, z, set(self.params.live), limit, fields, number=self._asked)
 
     def fields(self, chunk: int) -> Fields:
         """What a runner needs for this gather, beside z."""
@@ -58,7 +60,7 @@ class Verifier:
         gather = self.gather
         if gather is None or gather.task is not push.task or push.chunk not in gather.pending:
             return Outcome.LATE
-        if push.version != self.params.version:
+        if push.seq != gather.number or push.version != self.params.version:
             return Outcome.LATE
         answer = dict(push.payload)
         if push.task is Task.VERIFY and "H" not in answer:
@@ -111,7 +113,7 @@ class Verifier:
             return "passed"
         self.params.state, self._line = self.params.rule.judge(self.params.state, model)
         promise = self._promise(gap)
-        if stopping.failed(self.estimate, gap, self.params.reports):
+        if stopping.failed(self.estimate, gap, model.objective, self.params.reports):
             return "stalled"
         if not stopping.worth(promise):
             return "failed"
@@ -132,7 +134,7 @@ class Verifier:
         """A Newton step's next gap: the curvatures change by at most the reach on the way to z⁺."""
         if self._line is not None or not self.params.rule.adopts:
             return np.inf
-        return 0.0 if self.params.spec.problem.quadratic else gap * (self._reach / 2) ** 2
+        return 0.0 if self.params.spec.problem.quadratic else gap * min(self._reach / 2, 1e9) ** 2
 
     def search(self, limit: float) -> bool:
         """Go back to the anchor and search from there, if the rule asked for it."""
@@ -144,13 +146,13 @@ class Verifier:
         return True
 
     def _search(self, gather: Gather, now: float, limit: float) -> str:
-        """The first Armijo step from the anchor becomes z; it is verified in turn."""
+        """The best step from the anchor becomes z; it is verified in turn."""
         line = self._searching
         assert line is not None
         penalty = np.array([self.params.bound.value(line.z + t * line.step) for t in STEPS])
         values = gather.total["values"] + penalty
         enough = values <= line.objective - 1e-4 * STEPS * line.decrease
-        t = float(STEPS[int(np.argmax(enough))]) if enough.any() else 0.0
+        t = float(STEPS[int(np.argmin(values))]) if enough.any() else 0.0
         self.params.jump(line.z + t * line.step, now)
         self.begin(limit)
         return "asking" if t else "stalled"

@@ -648,3 +648,63 @@ def test_staleness_counts_versions_and_time():
     play.deliver(push)
     assert play.core.record._recent[-1] == (play.core.params.version.n - 1 - made, (play.now - began) * 1e3)
     assert play.core.record.staleness().versions_p99 > seen
+
+
+class Asks(Logistic):
+    """Its Fenchel term has no bound, like Huber's: every verification asks for it, and again ahead."""
+
+    def fenchel_bound(self, bend, reach):
+        return None
+
+
+def test_an_answer_to_an_earlier_question_is_late():
+    """A doubled answer to the first CONJUGATE must not count for the second, at the same z."""
+    play, first, seen = Play(problem=Asks()), [], 0
+    for _ in range(300):
+        reply = play.ask()
+        if play.core.over:
+            break
+        push = play.solve(reply)
+        if push.task is Task.CONJUGATE and "move" not in reply.fields:
+            first.append(push)
+        elif push.task is Task.CONJUGATE:
+            for old in first:
+                before = play.snapshot()
+                assert play.core.deliver(old, play.now) is Outcome.LATE
+                assert play.snapshot() == before
+                seen += 1
+            first.clear()
+        play.deliver(push)
+    assert seen >= CHUNKS
+    assert_optimal(reading.result(play.core))
+
+
+def test_a_doubled_answer_leaves_the_next_lease_alone():
+    play = Play(ADMM(), tol=1e-300, patience=100.0).until(lambda core: core.state == "verifying")
+    push = play.solve(play.ask("a#0"))
+    play.deliver(push)
+    while play.core.state == "verifying":
+        play.step()
+    taken = {}
+    for k in range(CHUNKS):
+        reply = play.ask(f"a#{k}")
+        if isinstance(reply, Assignment):
+            taken[reply.chunk] = f"a#{k}"
+    assert push.chunk in taken
+    assert play.deliver(push) is Outcome.LATE
+    for chunk, runner in taken.items():
+        assert play.core.params.slots[chunk].lease.runner == runner
+
+
+def test_update_while_ending_is_refused():
+    play = Play(tol=1e-300).running()
+    play.core.end("stopped", play.now)
+    with pytest.raises(InvalidInput, match="is ending"):
+        play.core.update(L2(2.0), None, {}, play.now)
+    assert play.finish().reason == "stopped"
+
+
+def test_methods_are_not_settings():
+    play = Play().running()
+    with pytest.raises(InvalidInput, match="no setting 'absorb'"):
+        play.core.update(None, None, {"absorb": 1}, play.now)

@@ -255,3 +255,38 @@ def test_nearly_separable_data_end_certified(seed, min_fresh):
     )
     assert_optimal(run, X, y, L2(1e-4), 1e-8)
     assert all(b <= a * (1 + 1e-12) for a, b in pairwise(ANCHORS)), ANCHORS
+
+
+def separable(seed):
+    """Rare indicator columns that separate the labels: Newton's steps overshoot by orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    X = (rng.random((600, 6)) < 0.02).astype(float)
+    m = X @ rng.standard_normal(6) + 1e-3 * rng.standard_normal(600) * (seed % 2)
+    y = (m > np.median(m)).astype(float)
+    y[0], y[-1] = 0, 1
+    return X, y
+
+
+@pytest.mark.parametrize(("min_fresh", "chunks"), [(1, 7), (1, 2), (2, 2)])
+@pytest.mark.parametrize("seed", [22, 24, 28, 50, 56])
+def test_separable_data_end_certified(seed, min_fresh, chunks):
+    """F falls along anchors while no gap is finite: that is progress, and the null model is the first anchor."""
+    ANCHORS.clear()
+    X, y = separable(seed)
+    run = simulate(
+        Logistic(), X, y, chunks=chunks, penalty=L2(1e-5), consensus=Watched(min_fresh=min_fresh),
+        network=Network((1.0, 1.0, 1.0)), tol=1e-8, limit=2e4,
+    )  # fmt: skip
+    assert_optimal(run, X, y, L2(1e-5), 1e-8)
+    assert all(b <= a * (1 + 1e-9) for a, b in pairwise(ANCHORS)), ANCHORS
+    assert ANCHORS[0] <= 600 * np.log(2) * (1 + 1e-8)
+
+
+@pytest.mark.parametrize("network", [Network(), Network(STRAGGLER)], ids=["even", "straggler"])
+def test_sorted_labels_cost_no_more_than_mixed_ones(network):
+    """Chunks are not served in the data's order, and z waits until those that reported look like the whole."""
+    pushes = []
+    for layout in ("iid", "sorted"):
+        X, y = logistic(3200, 20, layout)
+        pushes.append(simulate(Logistic(), X, y, penalty=L2(1.0), network=network).pushes_per_chunk)
+    assert pushes[1] <= pushes[0] + 0.5
