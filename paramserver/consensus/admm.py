@@ -35,7 +35,7 @@ class ADMMState:
     rows_seen: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ADMM(Consensus):
     """Consensus ADMM.
 
@@ -96,7 +96,7 @@ class ADMM(Consensus):
         centre = 2.0 * z - w
         x, at = prox(problem, data, centre, M, warm, z)
         out: Fields = {
-            "x": x, "w": w + self.relaxation * (x - z), "y": times(M, x - centre), "f": float(at.value),
+            "x": x, "w": w + fields["relaxation"] * (x - z), "y": times(M, x - centre), "f": float(at.value),
         }  # fmt: skip
         if pull.whole or "w" not in fields:
             out["M"] = unit
@@ -116,7 +116,7 @@ class ADMM(Consensus):
 
     def plan(self, state: ADMMState, slot: Fields | None, z: Array) -> Fields:
         own = {} if slot is None else {"w": slot["w"], "x": slot["x"]}
-        return {"ref": state.ref, "rho": state.rho, **own}
+        return {"ref": state.ref, "rho": state.rho, "relaxation": self.relaxation, **own}
 
     # -- the server ------------------------------------------------------------------------------
 
@@ -143,6 +143,8 @@ class ADMM(Consensus):
 
     def update(self, state: ADMMState, old: Consensus, slots: dict[int, Fields], z: Array) -> ADMMState:
         """A new rho keeps the unscaled duals: u_i = w_i − z shrinks by as much as M_i grows."""
+        if isinstance(old, ADMM) and old.metric != self.metric:
+            raise InvalidInput(f"the metric of a live run is fixed ({old.metric!r}): launch a new one with z0= its z")
         ratio = state.rho / self.rho
         for chunk, slot in slots.items():
             slots[chunk] = {**slot, "w": z + ratio * (slot["w"] - z)}

@@ -69,7 +69,7 @@ class Line(NamedTuple):
     decrease: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Consensus(ABC):
     """Settings common to all rules.
 

@@ -43,7 +43,7 @@ class NewtonState:
     cautious: bool = False  #: F rose on the way: search along every step until the model is right again
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AggregatedNewton(Consensus):
     """The default rule: 2 to 8 pushes a chunk to a certified gap of 1e-8 on GLMs.
 

@@ -58,6 +58,7 @@ class Core:
         self.objective = float("nan")
         self.memory_limit: int | None = None  #: of the server's worker, bytes
         self._looked_at = 0.0
+        self._rest_until = np.inf  #: a verification gave up: the next one is not before
         self._logged_at = now
 
     # -- in --------------------------------------------------------------------------------------
@@ -99,7 +100,7 @@ class Core:
             slot.took(push.task, push.seconds)
             self._refused_in_a_row.pop(push.chunk, None)
             self._need_whole.discard(push.chunk)
-            since = now if lease is None else lease.since
+            since = now if lease is None or lease.version != push.version else lease.since
             if push.task is Task.SOLVE:
                 self.record.stale(self.params.version.n - push.version.n, now - since)
         elif outcome in WHOLE:
@@ -197,11 +198,13 @@ class Core:
     def _new_z(self, now: float) -> None:
         self.params.recompute(now)
         estimate = self._look(now)
-        if self.state == "running" and estimate is not None and self.stopping.due(estimate, self.params.reports):
-            if self.spec.certifiable:
-                self._verify(now)
-            elif estimate <= self.stopping.scale * (self.stopping.tol or 1e-6):
+        if self.state != "running" or estimate is None or not self.stopping.due(estimate, self.params.reports):
+            return
+        if not self.spec.certifiable:
+            if estimate <= self.stopping.scale * (self.stopping.tol or 1e-6):
                 self._finish("converged", now)
+        elif self._rest_until == np.inf:
+            self._verify(now)
 
     def _look(self, now: float) -> float | None:
         """The estimate, every few pushes: it costs a pass over the slots."""
@@ -239,7 +242,7 @@ class Core:
         self.verifier.gather = None
         self._looked_at = -np.inf  # look at the very next z: settled chunks may bring no other
         if self.params.rule.adopts:
-            self.params.fresh.update(self.params.fields())
+            self.params.renewed()
 
     def _limit(self, now: float) -> float:
         slowest = max((t for slot in self.params.slots for t in slot.times.values()), default=0.0)
@@ -294,8 +297,13 @@ class Core:
         if gather is not None and now > gather.limit:
             self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
             self._thaw()
+            self._rest_until = now + self.spec.silence
             if self.ending:
                 self._finish(self.ending, now)
+            return
+        if gather is None and now > self._rest_until < np.inf:
+            self._rest_until = np.inf
+            self._verify(now)
             return
         spec = self.spec
         if spec.max_seconds is not None and now - self.started >= spec.max_seconds:
@@ -334,9 +342,10 @@ class Core:
         if self.params.setup is None:
             raise InvalidInput("the run has not read its data yet; update it once it is running")
         rule = with_settings(self.params.rule, settings)
-        if tol is not None:
-            self.stopping.tol = tol
+        if tol is not None and not tol > 0:
+            raise InvalidInput(f"tol must be > 0, got {tol!r}")
         self.params.update(penalty, rule)
+        self.stopping.tol = self.stopping.tol if tol is None else tol
         self.verifier.verified = self.verifier.verified if penalty is None else None
         self.stopping.best = self.stopping.best_gap = self.stopping.best_objective = np.inf
         self.stopping.failures = 0

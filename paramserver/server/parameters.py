@@ -136,6 +136,11 @@ class Parameters:
         self.reports += 1.0 / max(len(self.live), 1)
         self._since_rebuild += 1
 
+    def renewed(self) -> None:
+        """A verification's exact answers replaced the slots: sums anew, and a z from all of them."""
+        self._since_rebuild = REBUILD + 2 * len(self.slots)
+        self.fresh.update(self.fields())
+
     # -- z ---------------------------------------------------------------------------------------
 
     @property
@@ -153,7 +158,8 @@ class Parameters:
         if self._whole:
             return True
         seen = [slot.survey for slot in self.slots if slot.fields is not None and slot.survey is not None]
-        self._whole = len(seen) >= len(self.live) or not self.wanted()
+        # Chunks under lease may never answer: z does not wait for those.
+        self._whole = len(seen) >= len(self.live) or not any(self.slots[i].lease is None for i in self.wanted())
         if self._whole or not seen:
             return True
         assert self.setup is not None
@@ -204,11 +210,11 @@ class Parameters:
     def update(self, penalty: Penalty | None, rule: Consensus) -> None:
         """New settings on a live run."""
         assert self.z is not None
+        slots = self.fields()
+        self.state = rule.update(self.state, self.rule, slots, self.z)  # first: it may refuse
+        self.rule = rule
         if penalty is not None:
             self.bind(penalty)
-        old, self.rule = self.rule, rule
-        slots = self.fields()
-        self.state = rule.update(self.state, old, slots, self.z)
         for i, fields in slots.items():
             self.slots[i].fields = fields
         self.fresh.update(self.live)

@@ -26,6 +26,7 @@ class Verifier:
     estimate: float = np.inf  #: the rule's, when the gather began
     _model: Model | None = field(default=None, repr=False)
     _reach: float = 0.0
+    _stuck: bool = False
     _asked: int = 1  #: gathers begun; the survey was the first
     _line: Line | None = field(default=None, repr=False)
     _searching: Line | None = field(default=None, repr=False)
@@ -111,6 +112,8 @@ class Verifier:
         self.verified = Verified(self.params.version, model.objective, gap / stopping.scale, gap, "duality gap")
         if stopping.passes(gap):
             return "passed"
+        if self._stuck:
+            return "stalled"
         self.params.state, self._line = self.params.rule.judge(self.params.state, model)
         promise = self._promise(gap)
         if stopping.failed(self.estimate, gap, model.objective, self.params.reports):
@@ -154,5 +157,6 @@ class Verifier:
         enough = values <= line.objective - 1e-4 * STEPS * line.decrease
         t = float(STEPS[int(np.argmin(values))]) if enough.any() else 0.0
         self.params.jump(line.z + t * line.step, now)
+        self._stuck = t == 0.0  # back at the anchor: certify it, and that is all there is
         self.begin(limit)
-        return "asking" if t else "stalled"
+        return "asking"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import paramserver as ps
-from paramserver.errors import RunFailed, StepFailed
-from paramserver.messages import Push, Task
+from paramserver.errors import InvalidInput, RunFailed, StepFailed
+from paramserver.messages import Assignment, Push, Task
 from paramserver.server import reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
@@ -93,3 +93,39 @@ def test_a_limit_met_before_every_chunk_reported_is_certified_too(rule: Any) -> 
     assert result is not None
     assert (core.state, result.reason, result.certificate) == ("finished", "max_seconds", "duality gap")
     assert 0 < result.gap < 1
+
+
+def test_a_verification_that_gave_up_rests_and_comes_back() -> None:
+    rng = np.random.default_rng(1)
+    problem, rule = ps.LeastSquares(), ps.AggregatedNewton()
+    data = [problem.prepare(rng.standard_normal((10, 2)), rng.standard_normal(10)) for _ in range(2)]
+    core = Core(RunSpec(problem, ps.L2(1.0), rule, 2, tol=1e-9, silence=30.0), 1, 0.0)
+    core.dispatch.holds("w", range(2))
+    gave_up = []
+    for now in np.arange(0.0, 200.0, 1.0):
+        core.tick(now)
+        while core.due:
+            core.refresh(now)
+        if len(core.notes) > len(gave_up):
+            gave_up.append(now)
+        reply = core.assign("w#0", None, now)
+        if core.over:
+            break
+        if isinstance(reply, Assignment) and not (reply.task is Task.VERIFY and reply.chunk == 1 and now < 100):
+            payload = answer(rule, problem, data[reply.chunk], reply, reply.z)
+            core.deliver(Push(reply.chunk, reply.seq, reply.task, reply.version, payload, None, 1.0), now + 0.5)
+    assert core.reason == "converged"
+    assert len(gave_up) == 2
+    assert gave_up[1] - gave_up[0] >= 60.0  # a rest, then a wait
+    assert "chunks [1]" in core.notes[0]
+
+
+def test_the_metric_of_a_live_run_is_fixed_and_its_relaxation_travels() -> None:
+    core = surveyed(ps.ADMM(), None, p=3)
+    with pytest.raises(InvalidInput, match="metric of a live run is fixed"):
+        core.update(None, None, {"metric": "diagonal"}, 3.0)
+    assert core.params.rule == ps.ADMM()
+    core.update(None, None, {"relaxation": 1.0}, 3.0)
+    core.refresh(3.5)
+    core.dispatch.holds("w", range(2))
+    assert core.assign("w#0", None, 4.0).fields["relaxation"] == 1.0
