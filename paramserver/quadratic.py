@@ -30,7 +30,9 @@ class Factor:
     def __init__(self, B: Array) -> None:
         self.B = B
         self.scale = scale_of(B)
-        self._factor = _cholesky(B * self.scale[:, None] * self.scale)
+        scaled = B * self.scale
+        scaled *= self.scale[:, None]
+        self._factor = _cholesky(scaled)
 
     def solve(self, rhs: Array, refinements: int = 2) -> Array:
         """B⁻¹ rhs; refinement takes the ridge's bias out of the directions that B determines."""
@@ -44,12 +46,12 @@ class Factor:
 
 
 def _cholesky(A: Array) -> Array:
-    """The factor of A + ridge, for A of unit diagonal. (LAPACK itself: half of a small step were wrappers.)"""
+    """The factor of A + ridge, for a symmetric A of unit diagonal. (LAPACK itself: wrappers cost as much.)"""
     ridge = RIDGE
     while True:
-        ridged = A.copy(order="F")
+        ridged = A.copy()
         ridged.flat[:: len(A) + 1] += ridge
-        factor, info = dpotrf(ridged, lower=1, clean=0, overwrite_a=1)
+        factor, info = dpotrf(ridged.T, lower=1, clean=0, overwrite_a=1)  # symmetric: .T is Fortran's order for free
         if info == 0:
             return np.asarray(factor)
         ridge *= 100.0  # rounding made it indefinite: a larger ridge only slows the refinement

@@ -148,8 +148,10 @@ class AggregatedNewton(Consensus):
         if state.rows_seen <= 0:
             return z, state
         # Until every chunk has reported, what has is scaled up by rows.
-        share = state.rows / state.rows_seen if state.rows_seen < state.rows else 1.0
-        return minimise(state.B * share, state.c * share, penalty, state.ref, z), state
+        if state.rows_seen < state.rows:
+            share = state.rows / state.rows_seen
+            return minimise(state.B * share, state.c * share, penalty, state.ref, z), state
+        return minimise(state.B, state.c, penalty, state.ref, z), state
 
     def rebuild(self, state: NewtonState, slots: Mapping[int, Fields], z: Array) -> NewtonState:
         fresh = replace(state, ref=z, B=np.zeros_like(state.B), c=np.zeros_like(state.c), rows_seen=0.0)

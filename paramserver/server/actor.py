@@ -82,7 +82,10 @@ class Server:
         call = _Call(runner, request.push, request.have, now, asyncio.get_running_loop().create_future())
         self._inbox.append(call)
         if not lock.locked():
-            await self._turn()
+            if self._last <= HEAVY:
+                self._work_now()  # without an await nobody comes in between: no need of the lock
+            else:
+                await self._turn()
         return await call.answer
 
     def _wake(self) -> asyncio.Lock:
@@ -100,6 +103,25 @@ class Server:
             self._later = asyncio.create_task(self._turn())
 
     async def _work(self) -> None:
+        """Absorb, make what is due, answer; heavy steps in a thread. The caller holds the lock."""
+        self._absorb()
+        while self.core.due:
+            if self._last > HEAVY:
+                began = time.monotonic()
+                await asyncio.to_thread(self.core.refresh, began)
+                self._took(began)
+            else:
+                self._refresh_here()
+        self._settle()
+
+    def _work_now(self) -> None:
+        """The same in one go, while steps are light."""
+        self._absorb()
+        while self.core.due:
+            self._refresh_here()
+        self._settle()
+
+    def _absorb(self) -> None:
         calls, self._inbox = self._inbox, []
         now = time.monotonic()
         for call in calls:
@@ -109,20 +131,20 @@ class Server:
             if old is not None and not old.answer.done():
                 old.answer.set_result(Wait())
             self._parked[call.runner] = call
-        while self.core.due:
-            await self._refresh()
+
+    def _refresh_here(self) -> None:
+        began = time.monotonic()
+        self.core.refresh(began)
+        self._took(began)
+
+    def _took(self, began: float) -> None:
+        self._last += 0.3 * (time.monotonic() - began - self._last)
+
+    def _settle(self) -> None:
         self._answer()
         if self.core.over and self._announced != self._outcome_name():
             self._announced = self._outcome_name()
             self._telling = asyncio.create_task(self._announce())
-
-    async def _refresh(self) -> None:
-        began = time.monotonic()
-        if self._last > HEAVY:
-            await asyncio.to_thread(self.core.refresh, began)
-        else:
-            self.core.refresh(began)
-        self._last += 0.3 * (time.monotonic() - began - self._last)
 
     def _answer(self) -> None:
         now = time.monotonic()

@@ -98,12 +98,20 @@ class Uncertified(ps.Logistic):
     line = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Endless(ps.AggregatedNewton):
     """Never thinks itself near: goes on until it is stopped."""
 
     def residuals(self, *args: Any) -> Residuals:
         return Residuals(float("inf"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Still(Endless):
+    """Absorbs every push but leaves the linear solve out: what is left is the protocol."""
+
+    def consensus(self, state: Any, penalty: Any, z: Any) -> Any:
+        return z, state
 
 
 def median(values: list[float]) -> float:

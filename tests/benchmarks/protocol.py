@@ -11,7 +11,7 @@ import time
 
 import cloudpickle
 import numpy as np
-from common import Endless, Uncertified, local, logistic_data, median, on_cluster, until
+from common import Endless, Still, Uncertified, local, logistic_data, median, on_cluster, until
 from distributed import Client, get_worker
 
 import paramserver as ps
@@ -88,18 +88,20 @@ def exchange(d: int = 100, rounds: int = 15, calls: int = 200) -> None:
     with local() as client:
         here, there = list(client.scheduler_info()["workers"])
         bare = client.submit(Bare, actor=True, workers=[here]).result()
-        spec = RunSpec(Uncertified(), ps.L2(1.0), Endless(), 16, run_id="bench")
-        blob = cloudpickle.dumps((spec, [("k",)] * 16))
-        server = client.submit(Server, blob, "bench", 1, actor=True, workers=[here], key="bench-server")
-        server.result()
-        handle = ("bench-server", here, "bench", 1)
-        pairs = client.submit(_exchanges, handle, bare, d, rounds, calls, workers=[there], pure=False).result()
-    ratios = sorted(b / a for a, b in pairs)
-    print(
-        f"one exchange at d = {d}: median {median([b for _, b in pairs]) * 1e3:.2f} ms, bare actor call "
-        f"{median([a for a, _ in pairs]) * 1e3:.2f} ms, ratio {median(ratios):.2f} "
-        f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} paired rounds of {calls})"
-    )
+        for what, rule in (("with the consensus step", Endless()), ("protocol alone", Still())):
+            spec = RunSpec(Uncertified(), ps.L2(1.0), rule, 16, run_id="bench")
+            blob = cloudpickle.dumps((spec, [("k",)] * 16))
+            key = f"bench-server-{type(rule).__name__}"
+            server = client.submit(Server, blob, "bench", 1, actor=True, workers=[here], key=key)
+            server.result()
+            handle = (key, here, "bench", 1)
+            pairs = client.submit(_exchanges, handle, bare, d, rounds, calls, workers=[there], pure=False).result()
+            ratios = sorted(b / a for a, b in pairs)
+            print(
+                f"one exchange at d = {d}, {what}: median {median([b for _, b in pairs]) * 1e3:.2f} ms, bare actor "
+                f"call {median([a for a, _ in pairs]) * 1e3:.2f} ms, ratio {median(ratios):.2f} "
+                f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} paired rounds of {calls})"
+            )
 
 
 def readers(rounds: int = 12, seconds: float = 2.0, rate: float = 20.0) -> None:
