@@ -42,7 +42,7 @@ def prox(
     at : Evaluation of f at x
     """
     x, at = start, _evaluate(problem, data, start)
-    factor, made_at = None, at.curvature
+    factor, made_at, before = None, at.curvature, np.inf
     for _ in range(limit):
         off = at.gradient + times(M, x - centre)
         if factor is None or drifted(at.curvature, made_at):
@@ -53,6 +53,11 @@ def prox(
         apart = x - scale
         if decrement <= 1e-8 * float(apart @ times(M, apart)) + 1e-16 * abs(at.value):
             break
+        if decrement > 0.1 * before and made_at is not at.curvature:  # slow: the kept Hessian has had its time
+            data.memo.pop("prox", None)
+            factor, before = None, np.inf
+            continue
+        before = decrement
         x, at = _search(problem, data, centre, M, x, at, step, decrement)
     return x, at
 
