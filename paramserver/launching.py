@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import cloudpickle
@@ -93,48 +94,24 @@ def launch(
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
     client = _client(client)
-    run: Run = _launch(
-        problem, X, y, sample_weight=sample_weight, penalty=penalty, consensus=consensus, z0=z0, name=name,
-        client=client, tol=tol, until=until, max_seconds=max_seconds, max_pushes=max_pushes, keep=keep,
-        chunks=chunks, runners_per_worker=runners_per_worker,
-    )  # fmt: skip
-    _say_if_bound(client)
-    return run
-
-
-def _launch(
-    problem: Problem,
-    X: Any,
-    y: Any = None,
-    *,
-    sample_weight: Any = None,
-    penalty: Penalty | None = None,
-    consensus: str | Consensus = "newton",
-    z0: Any = None,
-    name: str | None = None,
-    client: Any = None,
-    chunks: int | None = None,
-    runners_per_worker: int | None = None,
-    **limits: Any,
-) -> Any:
-    """A Run; with an asynchronous client, an awaitable of one."""
-    client = _client(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = _rule(consensus)
     _check_plugins(problem, rule, penalty)
-    name = name or f"run-{uuid.uuid4().hex[:6]}"
+    run_id = uuid.uuid4().hex[:12]
+    name = name or f"run-{run_id[:6]}"
+    # Checked before any data are sent; how many chunks they make is seen then.
+    spec = RunSpec(problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep)
 
     def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
         data = chunking.make(client, problem, X, y, sample_weight, chunks or chunking.default(X, threads))
-        run_id = uuid.uuid4().hex[:12]
-        return RunSpec(
-            problem, penalty, rule, len(data.keys), name, run_id, z0, feature_names=data.names, **limits
-        ), data  # fmt: skip
+        return replace(spec, n_chunks=len(data.keys), feature_names=data.names), data
 
     if client.asynchronous:
-        return _launch_async(client, make, runners_per_worker)
+        return _launch_async(client, make, runners_per_worker)  # type: ignore[return-value]
     made = make(client.sync(prepare, client))
-    return Run(name, client, client.sync(_claim, client, *made, runners_per_worker))
+    summary = client.sync(_claim, client, *made, runners_per_worker)
+    _say_if_bound(client)
+    return Run(name, client, summary)
 
 
 async def _launch_async(client: Any, make: Callable[[int], Any], runners_per_worker: int | None) -> Run:
@@ -144,7 +121,7 @@ async def _launch_async(client: Any, make: Callable[[int], Any], runners_per_wor
 
 def fit(problem: Problem, X: Any, y: Any = None, **options: Any) -> Result:
     """`launch`, then wait for the result; the run is stopped if the wait is interrupted."""
-    run = _launch(problem, X, y, **options)
+    run: Any = launch(problem, X, y, **options)
     if not isinstance(run, Run):
         return _fit_async(run)  # type: ignore[return-value]
     try:
