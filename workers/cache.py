@@ -34,6 +34,11 @@ class Loaded(NamedTuple):
     data: Any
     fingerprint: tuple[float, ...] | None
 
+    @property
+    def nbytes(self) -> int:
+        """Of the parts that are arrays."""
+        return sum(getattr(part, "nbytes", 0) for part in self.parts)
+
 
 class ChunkCache:
     """The chunks at hand on one worker, for one run."""
@@ -163,7 +168,7 @@ class ChunkCache:
         limit, target = manager.memory_limit, manager.memory_target_fraction or 0.6
         if not limit:
             return True
-        largest = max((loaded.data_bytes for loaded in map(_Sized, self._loaded.values())), default=0)
+        largest = max((loaded.nbytes for loaded in self._loaded.values()), default=0)
         return bool(self.worker.monitor.get_process_memory() + largest < target * limit)
 
     def _relieve(self) -> None:
@@ -195,11 +200,6 @@ def one_blas_thread() -> Iterator[None]:
             _BlasThreads.users -= 1
             if _BlasThreads.users == 0:
                 _BlasThreads.limits.restore_original_limits()
-
-
-class _Sized:
-    def __init__(self, loaded: Loaded) -> None:
-        self.data_bytes = sum(getattr(part, "nbytes", 0) for part in loaded.parts)
 
 
 def _fingerprint(parts: tuple[Any, ...]) -> tuple[float, ...] | None:

@@ -88,12 +88,7 @@ def _ask_again(core: Core) -> None:
 
 
 def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, now: float) -> None:
-    total = None
-    for slot in params.slots:
-        if slot.survey is not None and not slot.empty:
-            total = slot.survey if total is None else params.spec.problem.merge(total, slot.survey)
-    assert total is not None
-    params.begin(total, now)
+    params.begin(now)
     params.bind(_renamed(params.spec.penalty, state["penalty"]))
     for name, value in state["rule_state"].items():
         setattr(params.state, name, value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from paramserver.errors import BadData, ChunkChanged, InvalidInput, RunFailed, StepFailed
+from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
 from paramserver.penalties import Penalty
 from paramserver.server.dispatch import Dispatch
@@ -170,15 +170,8 @@ class Core:
             self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)
 
     def _begin(self, now: float) -> None:
-        total = None
-        for slot in self.params.slots:
-            if slot.survey is None or slot.empty:
-                continue
-            total = slot.survey if total is None else self.spec.problem.merge(total, slot.survey)
-        if total is None:
-            raise BadData("every chunk is empty: there are no rows to fit")
         self.verifier.gather = None
-        self.params.begin(total, now)
+        self.params.begin(now)
         assert self.params.setup is not None
         self._fits(self.params.setup.p)
         self.stopping.scale = max(self.params.setup.start.objective, 1e-300)
@@ -350,7 +343,6 @@ class Core:
         self.stopping.best = self.stopping.best_gap = self.stopping.best_objective = np.inf
         self.stopping.failures = 0
         self._thaw()
-        self.params.fresh.update(self.params.fields())
         self.reason, self.ended_at = "", None
         version = self.params.version
         return version._replace(n=version.n + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class Parameters:
 
     # -- begin -----------------------------------------------------------------------------------
 
-    def begin(self, survey: Array, now: float) -> None:
+    def begin(self, now: float) -> None:
         """Every chunk was surveyed: the null model, and z0."""
         problem, spec = self.spec.problem, self.spec
         sizes = {int(s.survey[1]): i for i, s in enumerate(self.slots) if s.survey is not None and not s.empty}
@@ -59,6 +60,7 @@ class Parameters:
         if len(sizes) > 1:
             (p, a), (q, b) = list(sizes.items())[:2]
             raise BadData(f"chunks {a} and {b} differ in their number of columns: z would have {p} and {q} entries")
+        survey = self._merged(slot for slot in self.slots if slot.survey is not None and not slot.empty)
         start: Start = problem.start(survey)
         p = len(start.z)
         self._live = self.live
@@ -69,6 +71,11 @@ class Parameters:
         if z0.shape != (p,):
             raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
         self._publish(z0, now, self.version)
+
+    def _merged(self, slots: Iterable[Slot]) -> Array:
+        """The surveys of these slots as one."""
+        surveys = (slot.survey for slot in slots if slot.survey is not None)
+        return reduce(self.spec.problem.merge, surveys)
 
     def bind(self, penalty: Penalty) -> None:
         """Use this penalty from now on."""
@@ -157,18 +164,18 @@ class Parameters:
         """
         if self._whole:
             return True
-        seen = [slot.survey for slot in self.slots if slot.fields is not None and slot.survey is not None]
+        seen = [slot for slot in self.slots if slot.fields is not None]
         # Chunks under lease may never answer: z does not wait for those.
         self._whole = len(seen) >= len(self.live) or not any(self.slots[i].lease is None for i in self.wanted())
         if self._whole or not seen:
             return True
         assert self.setup is not None
-        problem, null = self.spec.problem, self.setup.start.objective / self.setup.rows
+        null = self.setup.start.objective / self.setup.rows
         try:
-            part = problem.start(reduce(problem.merge, seen))
+            part = self.spec.problem.start(self._merged(seen))
         except BadData:  # of one class, say
             return False
-        return bool(abs(part.objective / sum(s[0] for s in seen) - null) <= ALIKE * null)
+        return bool(abs(part.objective / sum(slot.rows for slot in seen) - null) <= ALIKE * null)
 
     def wanted(self) -> list[int]:
         """Chunks whose next local step would be news: not those that answered at this version."""
