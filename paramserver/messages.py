@@ -26,10 +26,15 @@ class Task(str, Enum):
     """What a runner is to do with its chunk."""
 
     SURVEY = "survey"  #: the null model's statistics: rows, weights, label moments
+    NULL = "null"  #: the losses of a model without coefficients
     SOLVE = "solve"  #: the rule's local step
     VERIFY = "verify"  #: exact value, gradient and Hessian at this z
     CONJUGATE = "conjugate"  #: the exact Fenchel term along a step from this z
     LINE = "line"  #: values along a step from this z
+
+
+#: Tasks about a z that is not the published one.
+ELSEWHERE = (Task.NULL, Task.LINE)
 
 
 class Assignment(NamedTuple):
@@ -43,6 +48,7 @@ class Assignment(NamedTuple):
     fields: Fields  #: the chunk's slot fields that the task needs
     whole: bool  #: a delta will not do: send everything
     fetch: int | None = None  #: a chunk to copy to this worker meanwhile
+    setup: tuple[Any, Any] | None = None  #: (problem, rule) as settled since, for a runner that holds no z yet
 
 
 class Wait(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 
 from paramserver.consensus import AggregatedNewton, Consensus
 from paramserver.errors import InvalidInput
-from paramserver.messages import Array, Assignment, Push, Task, Version, Wait
+from paramserver.messages import ELSEWHERE, Array, Assignment, Push, Version, Wait
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.server import reading
 from paramserver.server.core import Core
@@ -75,6 +75,10 @@ class _Costed:
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.cost, self.hessians = problem, 0.0, 0
+
+    def settle(self, problem: Problem) -> None:
+        """The problem as it was bound to the data."""
+        self._problem = problem
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._problem, name)
@@ -182,8 +186,9 @@ class _World:
     def _work(self, worker: int, work: Assignment, z: Array | None) -> None:
         if work.z is not None:
             z = work.z
-            if work.task is not Task.LINE:
+            if work.task not in ELSEWHERE:
                 self.have[worker] = (work.version, z)
+        self.problem.settle(self.core.params.problem)
         before = self.problem.cost
         payload = answer(self.core.params.rule, self.problem, self.data[work.chunk], work, z)  # type: ignore[arg-type]
         share = self.data[work.chunk].rows * len(self.data) / sum(d.rows for d in self.data)

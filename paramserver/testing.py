@@ -7,6 +7,7 @@ that failed and its numbers.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import reduce
 from typing import Any
@@ -17,10 +18,20 @@ import numpy as np
 from paramserver.consensus.base import Consensus, Pull, Setup, check
 from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import L2, Bound, Penalty
+from paramserver.server.null import NullModel
 from paramserver.simulator import Network, simulate
-from paramserver.workers.problems import Logistic, Problem, require
+from paramserver.workers.problems import Logistic, Problem, Start, require
 
-__all__ = ["check_penalty", "check_problem", "check_rule"]
+__all__ = ["check_penalty", "check_problem", "check_rule", "null_model"]
+
+
+def null_model(problem: Any, start: Start, data: Sequence[Any]) -> Start:
+    """The null model of these chunks, as the server finds it from ``problem.start``."""
+    null = NullModel.of(problem, start)
+    while not null.done:
+        answers = [problem.null(chunk, null.z) for chunk in data]
+        null.take(dict(zip("fgH", (sum(part) for part in zip(*answers, strict=True)), strict=True)))
+    return null.start
 
 
 def check_penalty(penalty: Penalty, d: int = 8, seed: int = 0) -> None:
@@ -61,16 +72,18 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
     f: Any = problem
     rng, has, data = np.random.default_rng(seed), {k for k in dir(f) if callable(getattr(f, k))}, f.prepare(*parts)
     _law(data.rows > 0 and isinstance(data.memo, dict), "data have rows (int > 0) and a memo (dict)")
-    start = f.start(survey := f.survey(data))
+    survey = f.survey(data)
+    f = f.at(survey)
+    start = null_model(f, f.start(survey), [data])
     p, reach = len(start.z), f.reach(data) if "reach" in has else None
-    _law((survey[0], survey[1]) == (data.rows, p), f"a survey begins with rows and p, got {survey[:2]}")
+    _law(survey[0] == data.rows, f"a survey begins with the rows, got {survey[:1]}")
     free = ~np.asarray(f.penalised(p))
     _law(free.shape == (p,) and free.dtype == bool, f"penalised({p}) is a mask ({p},) of bool")
     arrays = [None if part is None else np.asarray(part) for part in parts]
     if all(a is None or (a.ndim >= 1 and len(a) == data.rows > 1) for a in arrays):
         cuts = np.array_split(rng.permutation(data.rows), 2)
-        one, two = (f.survey(f.prepare(*(None if a is None else a[rows] for a in arrays))) for rows in cuts)
-        merged = f.start(f.merge(one, two))
+        halves = [f.prepare(*(None if a is None else a[rows] for a in arrays)) for rows in cuts]
+        merged = null_model(f, f.start(f.merge(*map(f.survey, halves))), halves)
         _same(merged.z, start.z, "surveys of two halves add up to the whole's null model", 1e-9)
         _same(merged.objective, start.objective, "surveys of two halves add up to the whole's null objective", 1e-9)
     if "evaluate" not in has:
@@ -137,7 +150,8 @@ def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y
     cuts = np.array_split(np.arange(len(X)), 4)
     data = [problem.prepare(X[rows], None if y is None else y[rows]) for rows in cuts]
     total = reduce(problem.merge, map(problem.survey, data))
-    start = problem.start(total)
+    problem = problem.at(total)
+    start = null_model(problem, problem.start(total), data)
     p = len(start.z)
     setup, bound = Setup(p, 4, int(total[0]), start, problem.quadratic), Bound(L2(1.0), problem.penalised(p))
 

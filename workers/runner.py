@@ -12,7 +12,7 @@ from distributed import get_worker, secede
 from distributed.core import Status as WorkerStatus
 
 from paramserver.errors import CallTimeout, RunFailed, ServerGone, StepFailed
-from paramserver.messages import Array, Assignment, Failure, Push, Reply, Request, Stop, Task, Version
+from paramserver.messages import ELSEWHERE, Array, Assignment, Failure, Push, Reply, Request, Stop, Version
 from paramserver.server.handle import Handle
 from paramserver.workers.cache import ChunkCache
 from paramserver.workers.tasks import answer
@@ -73,6 +73,7 @@ class Runner:
             if reply.fetch is not None:
                 cache.fetch(reply.fetch)
             if isinstance(reply, Assignment):
+                problem, rule = reply.setup or (problem, rule)
                 push = self._work(problem, rule, cache, reply)
         return "worker closing"
 
@@ -88,7 +89,7 @@ class Runner:
     def _work(self, problem: Any, rule: Any, cache: ChunkCache, work: Assignment) -> Push | Failure:
         began = time.monotonic()
         z = work.z if self.have is None or work.z is not None else self.have[1]
-        if work.z is not None and work.task is not Task.LINE:
+        if work.z is not None and work.task not in ELSEWHERE:
             self.have = (work.version, work.z)
         head = (work.chunk, work.seq, work.task, work.version)
         try:

@@ -49,4 +49,9 @@ def _line(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     return {"values": np.asarray(problem.line(data, z, fields["step"], fields["ts"]), dtype=np.float64)}
 
 
-_QUESTIONS = {Task.VERIFY: _verify, Task.CONJUGATE: _conjugate, Task.LINE: _line}
+def _null(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    at = problem.null(data, z)
+    return {"f": np.float64(at.value), "g": np.asarray(at.gradient), "H": np.asarray(at.hessian)}
+
+
+_QUESTIONS = {Task.NULL: _null, Task.VERIFY: _verify, Task.CONJUGATE: _conjugate, Task.LINE: _line}

@@ -21,6 +21,7 @@ from paramserver.server.parameters import Parameters, Published
 from paramserver.server.slots import Slot
 from paramserver.server.spec import RunSpec
 from paramserver.views import Verified
+from paramserver.workers.problems.base import Start
 
 FORMAT = 1
 _ARRAY = 1  #: msgpack extension code
@@ -34,6 +35,8 @@ def dump(core: Core) -> bytes:
         "run_id": core.spec.run_id,
         "epoch": core.epoch,
         "n": params.version.n,
+        "survey": None if params.setup is None else params.survey,
+        "start": None if params.setup is None else [params.setup.start.z, params.setup.start.objective],
         "z": params.z,
         "rule": _named(params.rule),
         "penalty": _named(params.spec.penalty if params.setup is None else params.bound.penalty),
@@ -88,7 +91,9 @@ def _ask_again(core: Core) -> None:
 
 
 def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, now: float) -> None:
-    params.begin(now)
+    params.survey = state["survey"]
+    params.bind_problem(params.survey)
+    params.begin(Start(*state["start"]), now)
     params.bind(_renamed(params.spec.penalty, state["penalty"]))
     for name, value in state["rule_state"].items():
         setattr(params.state, name, value)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
-from paramserver.messages import Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
+from paramserver.messages import ELSEWHERE, Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
 from paramserver.penalties import Penalty
 from paramserver.server.dispatch import Dispatch
 from paramserver.server.gather import Gather
+from paramserver.server.null import NullModel
 from paramserver.server.parameters import Parameters, with_settings
 from paramserver.server.record import Record
 from paramserver.server.spec import RunSpec
@@ -49,6 +50,7 @@ class Core:
         self.record = Record()
         self.state, self.reason = "surveying", ""
         self.error: Exception | None = None
+        self.null: NullModel
         self.ending = ""  #: the reason for which the last verification is under way
         self.notes: list[str] = []
         self.ended_at: float | None = None
@@ -170,8 +172,17 @@ class Core:
             self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)
 
     def _begin(self, now: float) -> None:
-        self.verifier.gather = None
-        self.params.begin(now)
+        """Surveyed: settle the null model, in rounds of its own where the surveys do not tell it, and go."""
+        gather, self.verifier.gather = self.verifier.gather, None
+        assert gather is not None
+        if gather.task is Task.SURVEY:
+            self.null = self.params.surveyed()
+        else:
+            self.null.take(gather.total)
+        if not self.null.done:
+            self.verifier.ask(Task.NULL, self.null.z, {}, np.inf)
+            return
+        self.params.begin(self.null.start, now)
         assert self.params.setup is not None
         self._fits(self.params.setup.p)
         self.stopping.scale = max(self.params.setup.start.objective, 1e-300)
@@ -269,11 +280,12 @@ class Core:
         else:
             assert self.params.z is not None
             fields, z = self.params.rule.plan(self.params.state, slot.fields, self.params.z), self.params.z
-        if have == self.params.version and task is not Task.LINE:
+        if have == self.params.version and task not in ELSEWHERE:
             z = None
+        setup = (self.params.problem, self.params.rule) if have is None and task is not Task.SURVEY else None
         whole = slot.fields is None or chunk in self._need_whole
         seq = slot.seq + 1 if gather is None else gather.number
-        return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch)
+        return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch, setup)
 
     def _wanted(self) -> Iterable[int]:
         """Chunks from which an answer would be new."""

@@ -12,6 +12,7 @@ from paramserver.messages import Array, Fields, Task
 #: What an answer carries, by task; "p" stands for the size of z, "t" for a line's steps.
 SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.SURVEY: {"survey": ("any",)},
+    Task.NULL: {"f": (), "g": ("any",), "H": ("any",)},
     Task.VERIFY: {"f": (), "g": ("p",), "H": ("p", "p"), "reach": ("p",)},
     Task.CONJUGATE: {"fenchel": (), "f": ()},
     Task.LINE: {"values": ("t",)},
@@ -64,6 +65,6 @@ class Gather:
             want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)
             if value.shape != want or value.dtype != np.float64:
                 return "shape"
-            if np.isnan(value).any() or (self.task in (Task.SURVEY, Task.VERIFY) and np.isinf(value).any()):
+            if np.isnan(value).any() or (self.task is Task.VERIFY and np.isinf(value).any()):
                 return "finite"
         return None

@@ -13,6 +13,7 @@ from paramserver.consensus.base import Absorbed, Consensus, Exact, Setup, check
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array, Fields, Outcome, Push, Version
 from paramserver.penalties import Bound, Penalty
+from paramserver.server.null import NullModel
 from paramserver.server.slots import Slot
 from paramserver.server.spec import RunSpec
 from paramserver.views import Residuals
@@ -38,6 +39,8 @@ class Parameters:
 
     def __init__(self, spec: RunSpec, epoch: int, now: float) -> None:
         self.spec, self.rule = spec, spec.rule
+        self.problem = spec.problem  #: in the data's units, once they were surveyed
+        self.survey: Array
         self.slots = [Slot(served=now) for _ in range(spec.n_chunks)]
         self.published = Published(Version(epoch, 0), None, now)
         self.fresh: set[int] = set()  #: chunks that reported since z was made
@@ -51,36 +54,46 @@ class Parameters:
 
     # -- begin -----------------------------------------------------------------------------------
 
-    def begin(self, now: float) -> None:
-        """Every chunk was surveyed: the null model, and z0."""
-        problem, spec = self.spec.problem, self.spec
+    def surveyed(self) -> NullModel:
+        """Every chunk was surveyed: bind the problem to the data, and begin with the null model."""
         sizes = {int(s.survey[1]): i for i, s in enumerate(self.slots) if s.survey is not None and not s.empty}
         if not sizes:
             raise BadData("every chunk is empty: there are no rows to fit")
         if len(sizes) > 1:
             (p, a), (q, b) = list(sizes.items())[:2]
-            raise BadData(f"chunks {a} and {b} differ in their number of columns: z would have {p} and {q} entries")
-        survey = self._merged(slot for slot in self.slots if slot.survey is not None and not slot.empty)
-        start: Start = problem.start(survey)
-        p = len(start.z)
+            raise BadData(f"chunks {a} and {b} differ in their number of columns: {p} and {q}")
+        self.survey = self._merged(slot for slot in self.slots if slot.survey is not None and not slot.empty)
+        return self.bind_problem(self.survey)
+
+    def bind_problem(self, survey: Array) -> NullModel:
+        """The problem in the data's units, and its null model as far as the survey tells it."""
+        self.problem = self.spec.problem.at(survey)
+        return NullModel.of(self.problem, self.problem.start(survey))
+
+    def begin(self, start: Start, now: float) -> None:
+        """The null model is known: publish z0."""
+        spec, p = self.spec, len(start.z)
         self._live = self.live
-        self.setup = Setup(p, len(self.live), int(survey[0]), start, problem.quadratic)
+        self.setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic)
         self.bind(spec.penalty)
         self.state = self.rule.init(self.setup)
-        z0 = start.z if spec.z0 is None else np.asarray(spec.z0, float)
-        if z0.shape != (p,):
-            raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
-        self._publish(z0, now, self.version)
+        z = start.z
+        if spec.z0 is not None:
+            z0 = np.asarray(spec.z0, float)
+            if z0.shape != (p,):
+                raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
+            z = self.problem.inward(z0)
+        self._publish(z, now, self.version)
 
     def _merged(self, slots: Iterable[Slot]) -> Array:
         """The surveys of these slots as one."""
         surveys = (slot.survey for slot in slots if slot.survey is not None)
-        return reduce(self.spec.problem.merge, surveys)
+        return reduce(self.problem.merge, surveys)
 
     def bind(self, penalty: Penalty) -> None:
         """Use this penalty from now on."""
         assert self.setup is not None
-        mask = np.asarray(self.spec.problem.penalised(self.setup.p), bool)
+        mask = np.asarray(self.problem.penalised(self.setup.p), bool)
         self.bound = Bound(penalty, mask)
 
     @property
@@ -172,7 +185,7 @@ class Parameters:
         assert self.setup is not None
         null = self.setup.start.objective / self.setup.rows
         try:
-            part = self.spec.problem.start(self._merged(seen))
+            part = self.problem.start(self._merged(seen))
         except BadData:  # of one class, say
             return False
         return bool(abs(part.objective / sum(slot.rows for slot in seen) - null) <= ALIKE * null)

@@ -23,10 +23,11 @@ def params(core: Core, now: float) -> Params | None:
     version, z, made_at = core.params.published
     if z is None:
         return None
-    coef, intercept = core.spec.problem.unpack(z)
+    problem = core.params.problem
+    coef, intercept = problem.unpack(z)
     verified = core.verifier.verified
     certified = verified is not None and verified.version == version
-    return Params(version, now - made_at, z, coef, intercept, core.spec.feature_names, certified)
+    return Params(version, now - made_at, problem.outward(z), coef, intercept, core.spec.feature_names, certified)
 
 
 def status(core: Core, now: float, runners: dict[str, int], server: str) -> Status:
@@ -76,9 +77,9 @@ def result(core: Core) -> Result | None:
         # At stop() the estimate may be a few pushes old: what it says must be of this z.
         objective, gap = p.objective(), p.residuals().estimate
         kind = "estimate" if spec.certifiable else "residual"
-    coef, intercept = spec.problem.unpack(p.z)
+    coef, intercept = p.problem.unpack(p.z)
     return Result(
-        z=p.z,
+        z=p.problem.outward(p.z),
         coef_=coef,
         intercept_=intercept,
         objective=objective,
@@ -110,15 +111,16 @@ def values(core: Core, what: str, chunk: int | None) -> list[ChunkValue]:
     slots = core.params.slots
     if chunk is not None and not 0 <= chunk < len(slots):
         raise InvalidInput(f"there is no chunk {chunk}: the run has chunks 0 to {len(slots) - 1}")
+    units = core.params.problem.outward if what == "local" else core.params.problem.outward_dual
     out = []
     for i in range(len(slots)) if chunk is None else (chunk,):
         fields, version = slots[i].fields, slots[i].version
         if fields is not None and version is not None:
             value = np.array(getattr(core.params.rule, what)(fields), dtype=np.float64)
-            out.append(ChunkValue(i, version, value))
+            out.append(ChunkValue(i, version, units(value)))
     return out
 
 
 def _n_features(core: Core) -> int:
     assert core.params.z is not None
-    return int(np.size(core.spec.problem.unpack(core.params.z)[0]))
+    return int(np.size(core.params.problem.unpack(core.params.z)[0]))

@@ -35,9 +35,10 @@ class Verifier:
 
     def begin(self, limit: float) -> None:
         """Freeze z and ask every chunk for exact value, gradient and Hessian."""
-        self._ask(Task.VERIFY, self.params.z, {}, limit)
+        self.ask(Task.VERIFY, self.params.z, {}, limit)
 
-    def _ask(self, task: Task, z: Array | None, fields: Fields, limit: float) -> None:
+    def ask(self, task: Task, z: Array | None, fields: Fields, limit: float) -> None:
+        """Put a question to every chunk that has rows."""
         self._asked += 1
         self.gather = Gather(task, z, set(self.params.live), limit, fields, number=self._asked)
 
@@ -50,7 +51,7 @@ class Verifier:
 
     def _known_hessian(self, chunk: int) -> Array | None:
         slot = self.params.slots[chunk].fields
-        if slot is None or not self.params.spec.problem.quadratic:
+        if slot is None or not self.params.problem.quadratic:
             return None
         return self.params.rule.hessian(slot)
 
@@ -99,10 +100,10 @@ class Verifier:
         total = gather.total
         self._model = model = model_at(gather.z, float(total["f"]), total["g"], total["H"], self.params.bound)
         self._reach = float(total["reach"] @ np.abs(model.step))
-        bound = self.params.spec.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
+        bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
         if bound is not None:
             return self._judge(float(bound), limit)
-        self._ask(Task.CONJUGATE, gather.z, {"step": model.step}, limit)
+        self.ask(Task.CONJUGATE, gather.z, {"step": model.step}, limit)
         return "asking"
 
     def _judge(self, fenchel: float, limit: float) -> str:
@@ -120,7 +121,7 @@ class Verifier:
             return "stalled"
         if not stopping.worth(promise):
             return "failed"
-        self._ask(Task.CONJUGATE, model.z, {"step": model.step, "move": model.z_plus - model.z}, limit)
+        self.ask(Task.CONJUGATE, model.z, {"step": model.step, "move": model.z_plus - model.z}, limit)
         return "asking"
 
     def _judge_ahead(self, fenchel: float, loss: float, now: float) -> str:
@@ -137,7 +138,7 @@ class Verifier:
         """A Newton step's next gap: the curvatures change by at most the reach on the way to z⁺."""
         if self._line is not None or not self.params.rule.adopts:
             return np.inf
-        return 0.0 if self.params.spec.problem.quadratic else gap * min(self._reach / 2, 1e9) ** 2
+        return 0.0 if self.params.problem.quadratic else gap * min(self._reach / 2, 1e9) ** 2
 
     def search(self, limit: float) -> bool:
         """Go back to the anchor and search from there, if the rule asked for it."""
@@ -145,7 +146,7 @@ class Verifier:
         if line is None:
             return False
         self._searching = line
-        self._ask(Task.LINE, line.z, {"step": line.step, "ts": STEPS}, limit)
+        self.ask(Task.LINE, line.z, {"step": line.step, "ts": STEPS}, limit)
         return True
 
     def _search(self, gather: Gather, now: float, limit: float) -> str:

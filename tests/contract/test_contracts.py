@@ -135,7 +135,7 @@ def test_penalty_that_writes_into_its_arguments_is_found():
     ("problem", "y"), [(Logistic, LABELS), (Logistic, 2 * LABELS - 1), (LeastSquares, NUMBERS)], ids=["01", "-11", "ls"]
 )
 def test_problem(problem, y, scale, weight, dtype, fit_intercept):
-    check_problem(problem(fit_intercept), (X * scale).astype(dtype), y, weight)
+    check_problem(problem(fit_intercept=fit_intercept), (X * scale).astype(dtype), y, weight)
 
 
 def test_problem_without_capabilities():
@@ -232,7 +232,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("problem", [Logistic(), LeastSquares(False)], ids=repr)
+@pytest.mark.parametrize("problem", [Logistic(), LeastSquares(fit_intercept=False)], ids=repr)
 def test_rule(rule, problem):
     check_rule(rule, problem)
 

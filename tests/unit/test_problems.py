@@ -55,7 +55,7 @@ def test_logistic_far_away_is_finite_and_quiet(size, weight):
 
 def test_a_row_without_weight_does_not_count():
     """Not even where its Fenchel term is infinite: 0·inf would be nan, and the answer refused."""
-    problem = Logistic(False)
+    problem = Logistic(fit_intercept=False)
     weight = np.ones(60)
     weight[7] = 0.0
     others = np.arange(60) != 7
@@ -144,7 +144,7 @@ def test_mixed_labels_are_found_across_chunks():
 def test_one_class_has_no_optimum_with_an_intercept(y, named):
     with pytest.raises(BadData, match=f"all labels are.*{named}.*fit_intercept=False"):
         start(Logistic(), (X, y))
-    assert start(Logistic(False), (X, y)).objective == pytest.approx(60 * np.log(2))
+    assert start(Logistic(fit_intercept=False), (X, y)).objective == pytest.approx(60 * np.log(2))
 
 
 def test_one_class_a_chunk_is_fine():
@@ -203,7 +203,7 @@ def test_integers_become_floats():
 
 
 @pytest.mark.parametrize("rows", [60, 5000])
-@pytest.mark.parametrize("problem", [Logistic(), LeastSquares(), Logistic(False)], ids=repr)
+@pytest.mark.parametrize("problem", [Logistic(), LeastSquares(), Logistic(fit_intercept=False)], ids=repr)
 def test_float32_data_lose_nothing_more(problem, rows):
     """Same values, half the memory: every sum is in float64."""
     wide = RNG.standard_normal((rows, 70)).astype(np.float32)

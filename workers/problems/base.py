@@ -18,9 +18,11 @@ from paramserver.messages import Array
 #: What a problem may offer over one chunk's data, by name, and the call it must answer.
 CAPABILITIES = {
     "evaluate": "evaluate(data, z) -> Evaluation(value, gradient (p,), curvature)",
-    "curvature": "curvature(data, z) -> (rows,) second derivatives of the weighted losses",
+    "curvature": "curvature(data, z) -> (rows, ...) what `hessian` needs of the weighted losses at z",
     "hessian": "hessian(data, curvature) -> (p, p), from Evaluation.curvature",
     "hessian_diagonal": "hessian_diagonal(data, curvature) -> (p,)",
+    "prox": "prox(data, centre, rho) -> argmin_x f(x) + rho/2·‖x − centre‖², (p,), and f there",
+    "null": "null(data, z) -> Null(value, gradient, hessian) in the free coordinates, the others of z being 0",
     "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",
     "fenchel": "fenchel(data, z, step, move=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, θ = ℓ' + ℓ''xᵀstep",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
@@ -36,11 +38,24 @@ class Evaluation(NamedTuple):
     curvature: Array
 
 
+class Null(NamedTuple):
+    """The losses as functions of the k free coordinates alone: value, gradient (k,), hessian (k, k)."""
+
+    value: float
+    gradient: Array
+    hessian: Array
+
+
 class Start(NamedTuple):
-    """The null model: where every fit starts, and what relative gaps are relative to."""
+    """The null model: where every fit starts, and what relative gaps are relative to.
+
+    Where the surveys cannot tell it exactly, ``exact`` is False and `null` is asked of every chunk,
+    a few times over.
+    """
 
     z: Array
     objective: float
+    exact: bool = True
 
 
 class Problem(ABC):
@@ -51,25 +66,30 @@ class Problem(ABC):
 
     @abstractmethod
     def prepare(self, *parts: Any) -> Any:
-        """A chunk's parts, as launched (X, y, sample_weight or one object), → data to work on.
+        """A chunk's parts, as launched (X, y, sample_weight, offset or one object), → data to work on.
 
-        The data need a ``rows`` (int) and a ``memo`` (dict, for what is worth keeping). Raise
-        `BadData` naming the row for values that cannot be fitted.
+        Parts that were not passed are None or missing. The data need a ``rows`` (int) and a
+        ``memo`` (dict, for what is worth keeping). Raise `BadData` naming the row for values that
+        cannot be fitted.
         """
 
     @abstractmethod
     def survey(self, data: Any) -> Array:
-        """One chunk's statistics for `start`: a float vector, [0] the rows, [1] the size p of z."""
+        """One chunk's statistics for `at` and `start`: a float vector, [0] the rows, [1] the columns."""
 
     def merge(self, a: Array, b: Array) -> Array:
-        """Two chunks' surveys as one; the default adds all but p."""
+        """Two chunks' surveys as one; the default adds all but the columns."""
         out = a + b
         out[1] = a[1]
         return out
 
+    def at(self, survey: Array) -> Problem:
+        """The problem with what only the merged survey tells (units, number of classes); the default: itself."""
+        return self
+
     @abstractmethod
     def start(self, survey: Array) -> Start:
-        """The null model's z (p,) and objective, from the merged survey."""
+        """The null model's z (p,) and objective, from the merged survey; called on what `at` returned."""
 
     def penalised(self, p: int) -> np.ndarray:
         """Mask (p,) of the coordinates that the penalty acts on."""
@@ -78,6 +98,18 @@ class Problem(ABC):
     def unpack(self, z: Array) -> tuple[Any, Any]:
         """z → (coef_, intercept_)."""
         return z, 0.0
+
+    def outward(self, z: Array) -> Array:
+        """z in the user's units, (p,), where the problem works in others."""
+        return z
+
+    def inward(self, z: Array) -> Array:
+        """The inverse of `outward`."""
+        return z
+
+    def outward_dual(self, y: Array) -> Array:
+        """A gradient with respect to z, (p,), as one with respect to ``outward(z)``."""
+        return y
 
     def check_target(self, y: Any) -> None:  # noqa: B027
         """Refuse what can be seen to be wrong with a target that is at hand, before it is sent."""

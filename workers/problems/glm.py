@@ -1,27 +1,28 @@
-"""Generalised linear models on dense rows: what all of them share.
+"""Generalised linear models: what all losses of a margin share.
 
-Rows are worked on in blocks that stay in the cache: margins, losses and gradient in one pass over
-memory, float32 data widened block by block (a float32 sum would limit the gap near 1e-7).
+A loss is a function of margins m = Xᵀw + b + offset, one margin a row, or K (`Multinomial`). One
+pass over a block of rows that stays in the cache gives margins, losses and gradient; the storage
+of X is `paramserver.workers.design`'s.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from paramserver.errors import BadData
 from paramserver.messages import Array
-from paramserver.workers.problems.base import Evaluation, Problem
-
-BLOCK_BYTES = 1 << 21
+from paramserver.workers.design import Design, as_design
+from paramserver.workers.problems.base import Evaluation, Null, Problem, Start
+from paramserver.workers.problems.columns import column, offsets
+from paramserver.workers.problems.units import Columns, Units
 
 
 class Rows(NamedTuple):
-    """Unweighted losses, first and second derivatives by margin, one a row."""
+    """Unweighted losses (n,), first and second derivatives by margin, (n,) or (n, K)."""
 
     loss: Array
     first: Array
@@ -30,30 +31,51 @@ class Rows(NamedTuple):
 
 @dataclass
 class Data:
-    """One chunk: X (n, d) float32 or float64, y (n,), weight (n,) or None."""
+    """One chunk: design (n, d), y (n,), weight (n,) or None, offset (n,), (n, K) or None."""
 
-    X: np.ndarray
+    X: Design
     y: Array
     weight: Array | None = None
+    offset: Array | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         return len(self.y)
 
-    def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """(rows, X[rows] as float64) in pieces of about 2 MB."""
-        size = max(256, BLOCK_BYTES // (8 * max(self.X.shape[1], 1)))
-        for a in range(0, self.rows, size):
-            rows = slice(a, a + size)
-            yield rows, np.asarray(self.X[rows], dtype=np.float64)
+    @property
+    def weights(self) -> Array:
+        """(n,), ones where none were given."""
+        return np.ones(self.rows) if self.weight is None else self.weight
+
+    def extent(self) -> tuple[Array, Array]:
+        """Smallest and largest value of each column, looked for once."""
+        if "extent" not in self.memo:
+            self.memo["extent"] = self.X.extent()
+        out: tuple[Array, Array] = self.memo["extent"]
+        return out
 
 
 @dataclass(frozen=True)
 class GLM(Problem):
-    """Σ weight·loss(xᵀw + b, y); z = (w, b) with the intercept b last, where there is one."""
+    """Σ weight·loss(xᵀw + b + offset, y); z = (w, b) with the intercept b last, where there is one.
 
-    fit_intercept: bool = True
+    Parameters
+    ----------
+    fit_intercept : bool
+        The intercept is never penalised.
+    standardize : bool
+        The penalty acts on the coefficients of columns divided by their (weighted) standard
+        deviation: the objective is Σ weight·loss + R(sd·w). Coefficients are reported in the
+        data's own units all the same.
+    """
+
+    fit_intercept: bool = field(default=True, kw_only=True)
+    standardize: bool = field(default=False, kw_only=True)
+    #: What the survey of all chunks said; z is in these units.
+    units: Units | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+    # -- what a family says ----------------------------------------------------------------------
 
     @abstractmethod
     def rows(self, margins: Array, y: Array) -> Rows:
@@ -66,139 +88,262 @@ class GLM(Problem):
         inf where θ leaves the domain.
         """
 
+    @abstractmethod
+    def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
+        """One chunk's sums for `null_of`, (k,); [0] the total weight."""
+
+    @abstractmethod
+    def null_of(self, tally: Array, offset: bool) -> tuple[Any, float, bool]:
+        """(intercept, objective, exact) of the model without coefficients; near it where not exact.
+
+        Without a free intercept: of the model that is zero.
+        """
+
+    def merge_tally(self, a: Array, b: Array) -> Array:
+        """Two chunks' tallies as one."""
+        return a + b
+
     def target(self, y: Array) -> Array:
         """y as the losses want it; raise `BadData` naming the first bad row."""
         return y
 
+    def learned(self, tally: Array) -> dict[str, Any]:
+        """Settings that only all the data together tell."""
+        return {}
+
     # -- what a chunk is -------------------------------------------------------------------------
 
     def prepare(self, *parts: Any) -> Data:
-        X, y, weight = (*parts, None, None)[:3]
+        X, y, weight, offset = (*parts, None, None, None)[:4]
         if y is None:
             raise BadData(f"{type(self).__name__} needs a target: pass y")
-        X = np.asarray(X)
-        if X.dtype not in (np.float32, np.float64):
-            X = X.astype(np.float64)
-        if X.ndim == 1:
-            X = X[:, None]
-        y = _column(y, "y", len(X))
+        X = as_design(X)
+        n = X.shape[0]
+        y = self.target(column(y, "y", n))
         if weight is not None:
-            weight = _column(weight, "sample_weight", len(X))
+            weight = column(weight, "sample_weight", n)
             if (weight < 0).any():
                 raise BadData(f"row {int(np.argmax(weight < 0))} has a negative sample_weight")
-        return Data(X, self.target(y), weight)
+        return Data(X, y, weight, None if offset is None else offsets(offset, n, self.margins_per_row))
 
-    def size(self, n_features: int) -> int:
-        """p for so many columns."""
-        return n_features + self.fit_intercept
+    @property
+    def margins_per_row(self) -> int | None:
+        """1, or K; None where only the data will tell."""
+        return 1
+
+    # -- z and its units -------------------------------------------------------------------------
 
     def penalised(self, p: int) -> np.ndarray:
         mask = np.ones(p, bool)
         if self.fit_intercept:
-            mask[-1] = False
+            mask[p - self._width :] = False
         return mask
 
-    def unpack(self, z: Array) -> tuple[Array, float]:
-        return (z[:-1], float(z[-1])) if self.fit_intercept else (z, 0.0)
+    @property
+    def _width(self) -> int:
+        return self.margins_per_row or 1
+
+    def _split(self, z: Array) -> tuple[Array, Any]:
+        """(W (d,) or (d, K), b) in the units of z."""
+        if not self.fit_intercept:
+            return z, 0.0
+        return z[:-1], z[-1]
+
+    def _join(self, W: Array, b: Any) -> Array:
+        """The inverse of `_split`."""
+        return np.append(W, b) if self.fit_intercept else W
+
+    def _plain(self, z: Array) -> tuple[Array, Any]:
+        """(W, b) for the shifted, unscaled columns that the passes work on."""
+        W, b = self._split(z)
+        return (W, b) if self.units is None else (self.units.coef(W), b)
+
+    def _flat(self, W: Array, b: Any) -> Array:
+        """A gradient in the units of z, from one for the shifted columns."""
+        return self._join(W if self.units is None else self.units.coef(W), b)
+
+    def unpack(self, z: Array) -> tuple[Array, Any]:
+        W, b = self._split(self.outward(z))
+        return W.T, (b if np.ndim(b) else float(b))
+
+    def outward(self, z: Array) -> Array:
+        if self.units is None:
+            return z
+        W, b = self._plain(z)
+        return self._join(W, b - self.units.below(W))
+
+    def inward(self, z: Array) -> Array:
+        if self.units is None:
+            return z
+        W, b = self._split(z)
+        return self._join(self.units.coef_inward(W), b + self.units.below(W))
+
+    def outward_dual(self, y: Array) -> Array:
+        if self.units is None:
+            return y
+        W, b = self._split(y)
+        W = self.units.coef_inward(W)
+        return self._join((W.T + np.multiply.outer(b, self.units.shift)).T if self.fit_intercept else W, b)
+
+    # -- the survey ------------------------------------------------------------------------------
+
+    def survey(self, data: Data) -> Array:
+        """[rows, d, offset given, low (d,), high (d,), then mean and m2 (d,) to standardize, tally]."""
+        weight = data.weights
+        moments = data.X.moments(weight) if self.standardize else ()
+        head = [data.rows, data.X.shape[1], data.offset is not None]
+        return np.concatenate([head, *data.extent(), *moments, self.tally(data.y, weight, data.offset)])
+
+    def merge(self, a: Array, b: Array) -> Array:
+        (one, tally), (two, more) = self._parsed(a), self._parsed(b)
+        columns = one.merged(two, float(tally[0]), float(more[0]))
+        kept = columns if self.standardize else columns[:2]
+        head = [a[0] + b[0], a[1], max(a[2], b[2])]
+        return np.concatenate([head, *kept, self.merge_tally(tally, more)])
+
+    def _parsed(self, survey: Array) -> tuple[Columns, Array]:
+        d = int(survey[1])
+        low, high, rest = survey[3 : 3 + d], survey[3 + d : 3 + 2 * d], survey[3 + 2 * d :]
+        none = np.empty(0)
+        return (Columns(low, high, rest[:d], rest[d : 2 * d]), rest[2 * d :]) if self.standardize else (
+            Columns(low, high, none, none), rest)  # fmt: skip
+
+    def at(self, survey: Array) -> GLM:
+        columns, tally = self._parsed(survey)
+        units = columns.units(self.fit_intercept, float(tally[0]))
+        return replace(self, units=units, **self.learned(tally))
+
+    def start(self, survey: Array) -> Start:
+        _, tally = self._parsed(survey)
+        if not tally[0] > 0:
+            raise BadData("all sample weights are zero: there is nothing to fit")
+        b, objective, exact = self.null_of(tally, bool(survey[2]))
+        d = int(survey[1])
+        W = np.zeros(d if self._width == 1 else (d, self._width))
+        return Start(self._join(W, b), float(objective), exact)
+
+    def null(self, data: Data, z: Array) -> Null:
+        """Over y and offset alone: X is not touched."""
+        _, b = self._split(z)
+        at = self._weighed(data, slice(None), self._offset(data, np.full(data.rows, b)))
+        if not self.fit_intercept:
+            return Null(float(at.loss.sum()), np.empty(0), np.empty((0, 0)))
+        return Null(float(at.loss.sum()), np.array([at.first.sum()]), np.array([[at.second.sum()]]))
 
     # -- passes over the rows --------------------------------------------------------------------
 
-    def margins(self, data: Data, z: Array) -> Array:
-        """Xw + b, (n,)."""
-        w, b = self.unpack(z)
-        out = np.empty(data.rows)
-        for rows, X in data.blocks():
-            out[rows] = X @ w + b
+    def design(self, data: Data) -> Design:
+        """The chunk's columns, less the shift."""
+        return data.X if self.units is None or not self.units.shift.any() else data.X.shifted(self.units.shift)
+
+    @staticmethod
+    def _offset(data: Data, margins: Array, rows: slice = slice(None)) -> Array:
+        return margins if data.offset is None else margins + data.offset[rows]
+
+    def _weighed(self, data: Data, rows: slice, margins: Array) -> Rows:
+        """`rows` of these rows, times their weights; margins that no weight counts may overflow."""
+        with np.errstate(over="ignore"):
+            at = self.rows(margins, data.y[rows])
+        if data.weight is None:
+            return at
+        weight = data.weight[rows]
+        idle = weight == 0
+        if idle.any():  # 0·inf is nan
+            at = Rows(*(np.where(idle.reshape(-1, *[1] * (part.ndim - 1)), 0.0, part) for part in at))
+        return Rows(at.loss * weight, (at.first.T * weight).T, (at.second.T * weight).T)
+
+    def linear(self, data: Data, z: Array) -> Array:
+        """Margins without the offset, (n,) or (n, K)."""
+        W, b = self._plain(z)
+        out = np.empty((data.rows, *W.shape[1:]))
+        for rows, X in self.design(data).blocks():
+            out[rows] = X.dot(W) + b
         return out
+
+    def margins(self, data: Data, z: Array) -> Array:
+        """Xw + b + offset, (n,) or (n, K)."""
+        return self._offset(data, self.linear(data, z))
 
     def evaluate(self, data: Data, z: Array) -> Evaluation:
         """Value, gradient and curvatures in one pass over X."""
-        w, b = self.unpack(z)
-        value, gradient, curvature = 0.0, np.zeros(len(z)), np.empty(data.rows)
-        d = len(w)
-        for rows, X in data.blocks():
-            loss, first, second = self.rows(X @ w + b, data.y[rows])
-            if data.weight is not None:
-                weight = data.weight[rows]
-                loss, first, second = loss * weight, first * weight, second * weight
-            value += float(loss.sum())
-            gradient[:d] += first @ X
-            if self.fit_intercept:
-                gradient[d] += first.sum()
-            curvature[rows] = second
-        return Evaluation(value, gradient, curvature)
+        W, b = self._plain(z)
+        value, gradient, free = 0.0, np.zeros_like(W), np.zeros(W.shape[1:])
+        curvature = np.empty((data.rows, *W.shape[1:]))
+        for rows, X in self.design(data).blocks():
+            at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
+            value += float(at.loss.sum())
+            if not np.isfinite(value):  # what is left of the sums would only warn
+                return Evaluation(np.inf, self._flat(gradient, free), curvature)
+            gradient += X.tdot(at.first)
+            free = free + at.first.sum(axis=0)
+            curvature[rows] = at.second
+        return Evaluation(value, self._flat(gradient, free), curvature)
 
     def curvature(self, data: Data, z: Array) -> Array:
         """The weighted losses' second derivatives at z, (n,)."""
-        second = self.rows(self.margins(data, z), data.y).second
-        return second if data.weight is None else second * data.weight
+        return self._weighed(data, slice(None), self.margins(data, z)).second
 
     def hessian(self, data: Data, curvature: Array) -> Array:
         """XᵀDX with the intercept's row and column, (p, p)."""
-        d = data.X.shape[1]
-        H = np.zeros((self.size(d), self.size(d)))
-        root = np.sqrt(curvature)
-        for rows, X in data.blocks():
-            S = X * root[rows, None]
-            H[:d, :d] += S.T @ S  # one array on both sides: BLAS syrk, half the work
-            if self.fit_intercept:
-                H[:d, d] += root[rows] @ S
-        if self.fit_intercept:
-            H[d, :d] = H[:d, d]
-            H[d, d] = curvature.sum()
-        return H
+        X = self.design(data)
+        return self._bordered(X.gram(curvature), _sums(X, curvature), float(curvature.sum()))
+
+    def _bordered(self, H: Array, edge: Array, corner: float) -> Array:
+        """A Hessian block in the units of z, with the intercept's row and column where there is one."""
+        if self.units is not None:
+            H = H / self.units.scale / self.units.scale[:, None]
+            edge = edge / self.units.scale
+        return np.block([[H, edge[:, None]], [edge, np.array([[corner]])]]) if self.fit_intercept else H
 
     def hessian_diagonal(self, data: Data, curvature: Array) -> Array:
         """diag(XᵀDX), (p,)."""
-        d = data.X.shape[1]
-        out = np.zeros(self.size(d))
-        for rows, X in data.blocks():
-            out[:d] += curvature[rows] @ (X * X)
-        if self.fit_intercept:
-            out[d] = curvature.sum()
-        return out
+        squares = self.design(data).squares(curvature)
+        return self._join(squares if self.units is None else squares / self.units.scale**2, curvature.sum())
 
     def line(self, data: Data, z: Array, step: Array, ts: Array) -> Array:
         """Values at z + t·step for every t, in one pass: margins are linear in t."""
-        at, along = self.margins(data, z), self.margins(data, step)
-        out = np.empty(len(ts))
-        for k, t in enumerate(ts):
-            out[k] = _weighted(self.rows(at + t * along, data.y).loss, data.weight)
-        return out
+        at, along = self.margins(data, z), self.linear(data, step)
+        return np.array([float(self._weighed(data, slice(None), at + t * along).loss.sum()) for t in ts])
 
     def fenchel(self, data: Data, z: Array, step: Array, move: Array | None = None) -> tuple[float, float]:
         """The losses' share of the duality gap at z + move for the dual that ``step`` leads to, and the losses."""
         at = self.margins(data, z)
-        moved = np.zeros_like(at) if move is None else self.margins(data, move)
-        terms = self.fenchel_rows(at, data.y, self.margins(data, step), moved)
-        return _weighted(terms, data.weight), _weighted(self.rows(at + moved, data.y).loss, data.weight)
+        moved = np.zeros_like(at) if move is None else self.linear(data, move)
+        with np.errstate(over="ignore"):
+            terms = self.fenchel_rows(at, data.y, self.linear(data, step), moved)
+        counts = data.weights > 0  # 0·inf is nan
+        loss = self._weighed(data, slice(None), at + moved).loss.sum()
+        return float(terms[counts] @ data.weights[counts]), float(loss)
 
     def reach(self, data: Data) -> Array:
         """max_j |X_jk| of each column, 1 for the intercept, (p,)."""
-        d = data.X.shape[1]
-        out = np.ones(self.size(d))
-        if data.rows:
-            out[:d] = np.maximum(data.X.max(axis=0), -data.X.min(axis=0))
-        return out
+        low, high = data.extent()
+        if not data.rows:
+            low = high = np.zeros(data.X.shape[1])
+        if self.units is not None:
+            low, high = (low - self.units.shift) / self.units.scale, (high - self.units.shift) / self.units.scale
+        furthest = np.maximum(high, -low)
+        width = self._width
+        return self._join(furthest if width == 1 else np.tile(furthest[:, None], width), np.ones(width))
 
 
-def _weighted(terms: Array, weight: Array | None) -> float:
-    if weight is None:
-        return float(terms.sum())
-    counts = weight > 0  # 0·inf is nan
-    return float(terms[counts] @ weight[counts])
-
-
-def _column(values: Any, what: str, n: int) -> Array:
-    """A (n,) float64 vector, or BadData."""
-    try:
-        out = np.asarray(values).astype(np.float64)
-    except (TypeError, ValueError):
-        raise BadData(f"{what} must be numbers, got dtype {np.asarray(values).dtype}: encode it first") from None
-    out = out.reshape(-1) if out.ndim == 2 and out.shape[1] == 1 else out
-    if out.shape != (n,):
-        raise BadData(f"{what} has shape {out.shape} where X has {n} rows")
-    bad = ~np.isfinite(out)
-    if bad.any():
-        raise BadData(f"{what} is {out[bad][0]} in row {int(np.argmax(bad))}")
+def _sums(X: Design, weight: Array) -> Array:
+    """Xᵀ weight, (d,)."""
+    out = np.zeros(X.shape[1])
+    for rows, block in X.blocks():
+        out += block.tdot(weight[rows])
     return out
+
+
+def cautious_bound(bend: float, reach: float) -> float | None:
+    """A bound of Σ fenchel from bend = ΔᵀHΔ and reach ≥ max|xᵀΔ|: c(r)·bend, None from r = 1 on.
+
+    c(r) = ∫₀¹(1−t)/(1−tr)dt, for losses whose curvature changes by a factor of at most e^|δ| over δ
+    (logistic, multinomial, Poisson, Gamma, Tweedie): the dual's curvature is at least (1 − t|δ|) of
+    the primal's a share t of the way.
+    """
+    if reach >= 1.0:
+        return None
+    if reach < 1e-3:
+        return bend * (0.5 + reach / 6.0 + reach**2 / 10.0)
+    return bend * (reach + (1.0 - reach) * float(np.log1p(-reach))) / reach**2

@@ -6,20 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from paramserver.errors import BadData
 from paramserver.messages import Array
-from paramserver.workers.problems.base import Start
-from paramserver.workers.problems.glm import GLM, Data, Rows
+from paramserver.workers.problems.glm import GLM, Rows
 
 
 class LeastSquares(GLM):
-    """Linear regression with Gaussian losses ½(y − m)².
-
-    Parameters
-    ----------
-    fit_intercept : bool
-        The intercept is last in z and never penalised.
-    """
+    """Linear regression with Gaussian losses ½(y − m)². Settings: see `GLM`."""
 
     quadratic: ClassVar[bool] = True
 
@@ -34,30 +26,24 @@ class LeastSquares(GLM):
         """Exactly ½ΔᵀHΔ, whatever the step."""
         return 0.5 * bend
 
-    def survey(self, data: Data) -> Array:
-        """[rows, p, Σw, weighted mean of y, weighted sum of squares about it]."""
-        weight = np.ones(data.rows) if data.weight is None else data.weight
+    def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
+        """[Σw, weighted mean of y − offset, weighted sum of squares about it]."""
         total = float(weight.sum())
-        mean = float(weight @ data.y) / total if total > 0 else 0.0
-        left = data.y - mean
-        return np.array([data.rows, self.size(data.X.shape[1]), total, mean, weight @ (left * left)])
+        left = y if offset is None else y - offset
+        mean = float(weight @ left) / total if total > 0 else 0.0
+        return np.array([total, mean, weight @ (left - mean) ** 2])
 
-    def merge(self, a: Array, b: Array) -> Array:
+    def merge_tally(self, a: Array, b: Array) -> Array:
         """Chan, Golub & LeVeque 1983: no digits lost to a large mean."""
-        total = a[2] + b[2]
+        total = a[0] + b[0]
         if not total:
-            return np.array([a[0] + b[0], *a[1:]])
-        apart, share = b[3] - a[3], b[2] / total
-        squares = a[4] + b[4] + apart * apart * a[2] * share
-        return np.array([a[0] + b[0], a[1], total, a[3] + apart * share, squares])
+            return a
+        apart, share = b[1] - a[1], b[0] / total
+        return np.array([total, a[1] + apart * share, a[2] + b[2] + apart * apart * a[0] * share])
 
-    def start(self, survey: Array) -> Start:
-        _, p, total, mean, squares = survey
-        if not total > 0:
-            raise BadData("all sample weights are zero: there is nothing to fit")
-        z = np.zeros(int(p))
+    def null_of(self, tally: Array, offset: bool) -> tuple[float, float, bool]:
+        total, mean, squares = tally
         about_zero = 0.5 * (squares + total * mean * mean)
         if not self.fit_intercept:
-            return Start(z, float(about_zero))
-        z[-1] = mean
-        return Start(z, float(0.5 * squares + 1e-22 * about_zero))  # not 0 for a constant target
+            return 0.0, about_zero, True
+        return mean, 0.5 * squares + 1e-22 * about_zero, True  # not 0 for a constant target

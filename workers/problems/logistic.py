@@ -9,20 +9,13 @@ from scipy.special import xlog1py
 
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
-from paramserver.workers.problems.base import Start
-from paramserver.workers.problems.glm import GLM, Data, Rows
+from paramserver.workers.problems.glm import GLM, Rows, cautious_bound
 
 EDGE = 1e-12  #: a row alone in its level, unpenalised, lands on the edge of the domain, and rounding beyond it
 
 
 class Logistic(GLM):
-    """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool.
-
-    Parameters
-    ----------
-    fit_intercept : bool
-        The intercept is last in z and never penalised.
-    """
+    """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool. Settings: see `GLM`."""
 
     def target(self, y: Array) -> Array:
         good = (y == 1) | (y == 0) | (y == -1)
@@ -61,34 +54,25 @@ class Logistic(GLM):
         return np.where(inside, terms.clip(0), np.inf)
 
     def fenchel_bound(self, bend: float, reach: float) -> float | None:
-        """c(r)·ΔᵀHΔ, c(r) = ∫₀¹(1−t)/(1−tr)dt, since q_t(1−q_t) ≥ p(1−p)(1−t|δ|); None from r = 1 on."""
-        if reach >= 1.0:
-            return None
-        if reach < 1e-3:
-            return bend * (0.5 + reach / 6.0 + reach**2 / 10.0)
-        return bend * (reach + (1.0 - reach) * float(np.log1p(-reach))) / reach**2
+        """See `cautious_bound`: q_t(1−q_t) ≥ p(1−p)(1−t|δ|)."""
+        return cautious_bound(bend, reach)
 
-    def survey(self, data: Data) -> Array:
-        """[rows, p, Σw, Σw·[y = 1], rows with y = 0, rows with y = −1]."""
-        weight = np.ones(data.rows) if data.weight is None else data.weight
-        counts = [float((data.y == 0).sum()), float((data.y == -1).sum())]
-        p = self.size(data.X.shape[1])
-        return np.array([data.rows, p, weight.sum(), weight @ (data.y > 0), *counts])
+    def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
+        """[Σw, Σw·[y = 1], rows with y = 0, rows with y = −1, Σw·offset]."""
+        off = 0.0 if offset is None else weight @ offset
+        return np.array([weight.sum(), weight @ (y > 0), (y == 0).sum(), (y == -1).sum(), off])
 
-    def start(self, survey: Array) -> Start:
-        _, p, total, ones, zeros, minus = survey
+    def null_of(self, tally: Array, offset: bool) -> tuple[float, float, bool]:
+        total, ones, zeros, minus, off = tally
         if zeros and minus:
             raise BadData(f"labels are 0/1 in some rows and -1/1 in others ({zeros:.0f} zeros, {minus:.0f} of -1)")
-        if not total > 0:
-            raise BadData("all sample weights are zero: there is nothing to fit")
-        z = np.zeros(int(p))
         if not self.fit_intercept:
-            return Start(z, float(total * np.log(2.0)))
+            return 0.0, float(total * np.log(2.0)), not offset
         if ones <= 0 or ones >= total:
             raise BadData(
                 f"all labels are {'1' if ones else '0 (or -1)'}: with a free intercept there is no finite "
                 "optimum; check the target, or pass fit_intercept=False"
             )
         rate = ones / total
-        z[-1] = np.log(ones) - np.log(total - ones)
-        return Start(z, float(-ones * np.log(rate) - (total - ones) * np.log1p(-rate)))
+        b = np.log(ones) - np.log(total - ones) - off / total
+        return float(b), float(-ones * np.log(rate) - (total - ones) * np.log1p(-rate)), not offset
