@@ -8,8 +8,8 @@ import numpy as np
 
 from paramserver.certificate import Model, model_at
 from paramserver.consensus.base import Line
-from paramserver.messages import Array, Fields, Outcome, Push, Task
 from paramserver.identify import running_away
+from paramserver.messages import Array, Fields, Outcome, Push, Task
 from paramserver.server.findings import free_of
 from paramserver.server.gather import STEPS, Gather
 from paramserver.server.parameters import Parameters
@@ -151,7 +151,7 @@ class Verifier:
         return "passed" if not self.runaway else "separated" if self._looks >= LOOKS else ""
 
     def move_along(self, z: Array, now: float) -> None:
-        """Publish a z that differs from today's in nothing that the data tell; the certificate is charged for rounding."""
+        """Publish a z that fits as well as today's does; the certificate is charged for rounding."""
         assert self.hessian is not None
         assert self.params.z is not None
         assert self.verified is not None

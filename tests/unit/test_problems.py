@@ -211,7 +211,7 @@ def test_float32_data_lose_nothing_more(problem, rows):
     y = (RNG.random(rows) < 0.5).astype(float)
     narrow, widened = problem.prepare(wide, y), problem.prepare(wide.astype(np.float64), y)
     assert narrow.X.nbytes == widened.X.nbytes / 2
-    z = 0.1 * RNG.standard_normal((70 + problem.fit_intercept))
+    z = 0.1 * RNG.standard_normal(70 + problem.fit_intercept)
     a, b = problem.evaluate(narrow, z), problem.evaluate(widened, z)
     assert a.value == b.value
     np.testing.assert_array_equal(a.gradient, b.gradient)

@@ -24,11 +24,11 @@ class Units(NamedTuple):
 
     def coef(self, W: Array) -> Array:
         """Coefficients of x from those of x'; (d,) or (d, K)."""
-        return (W.T / self.scale).T
+        return np.asarray((W.T / self.scale).T)
 
     def coef_inward(self, W: Array) -> Array:
         """The inverse of `coef`."""
-        return (W.T * self.scale).T
+        return np.asarray((W.T * self.scale).T)
 
     def below(self, W: Array) -> Array:
         """What the intercept of x has less than that of x'; ``W`` are coefficients of x."""
