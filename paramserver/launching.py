@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import distributed
 
-from paramserver.consensus import ADMM, AggregatedNewton, Consensus
+from paramserver.consensus import Consensus, named
 from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
@@ -24,7 +24,6 @@ from paramserver.workers.problems.base import Problem, require
 
 logger = logging.getLogger("paramserver")
 
-RULES: dict[str, type[Consensus]] = {"newton": AggregatedNewton, "admm": ADMM}
 PENALTY_METHODS = {
     "value": "value(w) -> R(w)",
     "prox": "prox(v, steps) -> argmin R(w) + Σ (w - v)²/(2 steps)",
@@ -39,7 +38,7 @@ def launch(
     *,
     sample_weight: Any = None,
     penalty: Penalty | None = None,
-    consensus: str | Consensus = "newton",
+    consensus: str | Consensus = "auto",
     z0: Any = None,
     name: str | None = None,
     client: Any = None,
@@ -68,7 +67,10 @@ def launch(
     y, sample_weight : as X, (n,)
     penalty : Penalty
         `NoPenalty()`, `L1`, `L2`, `ElasticNet`, or your own.
-    consensus : "newton", "admm" or Consensus
+    consensus : "auto", "newton", "active", "lbfgs", "admm" or Consensus
+        auto: `AggregatedNewton` where its Hessians fit 1 GB and there are at most 4000 columns; else
+        `ActiveNewton` where the penalty has an L1 term and `LBFGS` where it is smooth. The status and
+        the result say which, and why, in their notes.
     z0 : (p,) array
         Where to start; the null model otherwise.
     name : str
@@ -95,7 +97,7 @@ def launch(
     """
     client = _client(client)
     penalty = NoPenalty() if penalty is None else penalty
-    rule = _rule(consensus)
+    rule = named(consensus)
     _check_plugins(problem, rule, penalty)
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
@@ -187,14 +189,6 @@ def _client(client: Any) -> Any:
     if client.status not in ("running", "connecting", "newly-created"):
         raise NoScheduler(f"the client is {client.status}: connect a new one")
     return client
-
-
-def _rule(consensus: str | Consensus) -> Consensus:
-    if isinstance(consensus, Consensus):
-        return consensus
-    if isinstance(consensus, str) and consensus in RULES:
-        return RULES[consensus]()
-    raise InvalidInput(f"consensus must be one of {sorted(RULES)} or a Consensus object, got {consensus!r}")
 
 
 def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:

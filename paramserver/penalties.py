@@ -134,6 +134,10 @@ class Bound(NamedTuple):
         out[self.mask] = self.penalty.subgradient(z[self.mask], near[self.mask])
         return out
 
+    def on(self, coordinates: np.ndarray) -> Bound:
+        """R of these coordinates, where R is known by its weights."""
+        return Bound(self.penalty, self.mask[coordinates])
+
     def distance(self, z: Array, v: Array) -> float:
         """Euclidean distance from ``v`` to ∂R(z), free coordinates included."""
         return float(np.linalg.norm(v - self.subgradient(z, v)))

@@ -8,13 +8,15 @@ mean size on a worker of speed 1; a Hessian costs p/40 passes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
-from paramserver.consensus import AggregatedNewton, Consensus
+from paramserver.consensus import Consensus, named
 from paramserver.errors import InvalidInput
 from paramserver.messages import ELSEWHERE, Array, Assignment, Push, Version, Wait
 from paramserver.penalties import NoPenalty, Penalty
@@ -71,7 +73,7 @@ class Simulation:
 class _Costed:
     """A problem that counts the passes it makes."""
 
-    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal")
+    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "dual")
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.cost, self.hessians = problem, 0.0, 0
@@ -84,12 +86,12 @@ class _Costed:
         value = getattr(self._problem, name)
         if name in self.PASSES:
             self.cost += 1.0
-        elif name == "hessian":
-            return self._hessian
+        elif name in ("hessian", "hessian_of"):
+            return partial(self._hessian, value)
         return value
 
-    def _hessian(self, data: Any, curvature: Any) -> Array:
-        out: Array = self._problem.hessian(data, curvature)  # type: ignore[attr-defined]
+    def _hessian(self, make: Callable[..., Array], *args: Any) -> Array:
+        out = make(*args)
         self.cost += len(out) / 40.0
         self.hessians += 1
         return out
@@ -219,7 +221,7 @@ def simulate(
     sample_weight: Any = None,
     chunks: int | Iterable[Any] = 64,
     penalty: Penalty | None = None,
-    consensus: Consensus | None = None,
+    consensus: Consensus | str = "auto",
     network: Network | None = None,
     tol: float = 1e-8,
     seed: int = 0,
@@ -231,7 +233,7 @@ def simulate(
     ----------
     problem, penalty, consensus :
         As in `paramserver.launch`.
-    X, y, sample_weight : arrays with the same number of rows
+    X, y, sample_weight : arrays with the same number of rows; X may be scipy CSR
     chunks : int, or iterable of index arrays
         How the rows are cut.
     network : Network
@@ -241,16 +243,15 @@ def simulate(
     limit : float
         Virtual time at which the run ends unfinished.
     """
-    rule = consensus or AggregatedNewton()
+    rule = named(consensus)
     require(rule.needs, problem, type(rule).__name__)
     network = network or Network()
-    arrays = [np.asarray(a) for a in (X, y, sample_weight) if a is not None]
-    if len({len(a) for a in arrays}) != 1:
-        raise InvalidInput(f"X, y and sample_weight differ in length: {[len(a) for a in arrays]}")
-    cuts = np.array_split(np.arange(len(arrays[0])), chunks) if isinstance(chunks, int) else list(chunks)
-    data = [
-        problem.prepare(*(None if a is None else np.asarray(a)[rows] for a in (X, y, sample_weight))) for rows in cuts
-    ]
+    arrays = [a if a is None or issparse(a) else np.asarray(a) for a in (X, y, sample_weight)]
+    lengths = [a.shape[0] for a in arrays if a is not None]
+    if len(set(lengths)) != 1:
+        raise InvalidInput(f"X, y and sample_weight differ in length: {lengths}")
+    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
+    data = [problem.prepare(*(None if a is None else a[rows] for a in arrays)) for rows in cuts]
     spec = RunSpec(problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9)
     n = len(network.speeds)
     world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))

@@ -137,12 +137,15 @@ def _check_fenchel(f: Any, data: Any, z: Array, at: Any, H: Array, step: Array, 
         _law(bound is None or term <= bound * (1 + 1e-9) + slack, f"fenchel <= fenchel_bound: {term} > {bound}")
 
 
-def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y: Any = None, seed: int = 0) -> None:
+def check_rule(
+    rule: Consensus, problem: Problem | None = None, X: Any = None, y: Any = None, seed: int = 0,
+    penalty: Penalty | None = None,
+) -> None:  # fmt: skip
     """Both halves of a rule keep the protocol, and a small simulated run ends where it should.
 
-    ``problem``, ``X`` and ``y`` say what to fit; by default a small logistic regression.
+    ``problem``, ``X``, ``y`` and ``penalty`` say what to fit; by default a small logistic regression with L2.
     """
-    rng, problem = np.random.default_rng(seed), problem or Logistic()
+    rng, problem, penalty = np.random.default_rng(seed), problem or Logistic(), penalty or L2(1.0)
     if X is None:
         X = rng.standard_normal((160, 4))
         y = rng.random(160) < 1 / (1 + np.exp(-X @ np.array([1.0, -1.0, 0.5, 0.0]) - 0.5))
@@ -153,7 +156,8 @@ def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y
     problem = problem.at(total)
     start = null_model(problem, problem.start(total), data)
     p = len(start.z)
-    setup, bound = Setup(p, 4, int(total[0]), start, problem.quadratic), Bound(L2(1.0), problem.penalised(p))
+    bound = Bound(penalty, problem.penalised(p))
+    setup = Setup(p, 4, int(total[0]), start, problem.quadratic, bound, start.z)
 
     def push(state: Any, i: int, slot: Fields | None, z: Array) -> Any:
         plan = rule.plan(state, _frozen(slot), _frozen(z))
@@ -183,7 +187,7 @@ def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y
     _law(rule.local(slots[0]).shape == rule.dual(slots[0]).shape == (p,), f"local and dual of a slot are ({p},)")
     for network in (Network(speeds=(1.0, 3.0)), Network(speeds=(1.0, 3.0), lost=0.05, late=0.05, doubled=0.1)):
         for settings in (rule, replace(rule, min_fresh=4)):
-            kw: Any = {"chunks": cuts, "penalty": L2(1.0), "consensus": settings, "network": network, "seed": seed}
+            kw: Any = {"chunks": cuts, "penalty": penalty, "consensus": settings, "network": network, "seed": seed}
             one, two = (simulate(problem, X, y, tol=1e-6, limit=3e3, **kw).result for _ in range(2))
             _law(np.array_equal(one.z, two.z), "a simulated run is the same for the same seed")
             _law(one.converged or not rule.exact, f"an exact rule converges to a gap of 1e-6, not {one!r}")

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--penalty", choices=("l1", "l2", "elasticnet", "none"), default="l2")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength against the sum of losses (default 1.0)")
     parser.add_argument("--l1-ratio", type=float, default=0.5, help="for elasticnet (default 0.5)")
-    parser.add_argument("--consensus", choices=("newton", "admm"), default="newton")
+    parser.add_argument("--consensus", choices=("auto", "newton", "active", "lbfgs", "admm"), default="auto")
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")

@@ -13,6 +13,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from paramserver.consensus import Auto
 from paramserver.errors import InvalidInput
 from paramserver.messages import Task, Version
 from paramserver.server.core import Core
@@ -73,7 +74,8 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     _ask_again(core)
     if state["z"] is None:
         return core
-    params.rule = _renamed(spec.rule, state["rule"])
+    rule = spec.rule.named(state["rule"]["type"]) if isinstance(spec.rule, Auto) else None
+    params.rule = _renamed(rule or spec.rule, state["rule"])
     _restore_parameters(params, state, epoch, now)
     core.verifier.gather = None
     core.state = "running"

@@ -185,6 +185,9 @@ class Core:
             self.verifier.ask(Task.NULL, self.null.z, {}, np.inf)
             return
         self.params.begin(self.null.start, now)
+        if self.params.chosen:
+            self._note(self.params.chosen)
+        self.stopping.superlinear = self.params.rule.adopts
         assert self.params.setup is not None
         self._fits(self.params.setup.p)
         self.stopping.scale = max(self.params.setup.start.objective, 1e-300)
@@ -206,7 +209,7 @@ class Core:
         estimate = self._look(now)
         if self.state != "running" or estimate is None or not self.stopping.due(estimate, self.params.reports):
             return
-        if not self.spec.certifiable:
+        if not self.params.certifiable:
             if estimate <= self.stopping.scale * (self.stopping.tol or 1e-6):
                 self._finish("converged", now)
         elif self._rest_until == np.inf:
@@ -247,7 +250,7 @@ class Core:
         if reason == "separation":
             self._note(findings.separation(params, self.verifier.runaway, names))
         assert self.verifier.hessian is not None
-        found = findings.open_directions(params, self.verifier.hessian)
+        found = findings.open_directions(params, self.verifier.hessian, self.verifier.support)
         for text in () if found is None else findings.notes(params, found, names):
             self._note(text)
         if found is not None:
@@ -337,7 +340,7 @@ class Core:
         """End the run, with a certificate for the last z if there is one to be had."""
         if self.over and self.state != "converged":
             return
-        if self.state in ("surveying", "converged") or not (verify and self.spec.certifiable):
+        if self.state in ("surveying", "converged") or not (verify and self.params.certifiable):
             self._finish(self.reason if self.state == "converged" else reason, now, last=True)
         elif not self.ending:
             self.ending = reason

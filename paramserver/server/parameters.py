@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from paramserver.consensus import Auto
 from paramserver.consensus.base import Absorbed, Consensus, Exact, Setup, check
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array, Fields, Outcome, Push, Version
@@ -46,6 +47,7 @@ class Parameters:
         self.fresh: set[int] = set()  #: chunks that reported since z was made
         self.reports = 0.0
         self.setup: Setup | None = None
+        self.chosen = ""  #: which rule, and why, where that was left open
         self.bound: Bound
         self.state: Any = None
         self._since_rebuild = 0
@@ -74,15 +76,19 @@ class Parameters:
         """The null model is known: publish z0."""
         spec, p = self.spec, len(start.z)
         self._live = self.live
-        self.setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic)
-        self.bind(spec.penalty)
-        self.state = self.rule.init(self.setup)
         z = start.z
         if spec.z0 is not None:
             z0 = np.asarray(spec.z0, float)
             if z0.shape != (p,):
                 raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
             z = self.problem.inward(z0)
+        bound = self._bound(spec.penalty, p)
+        self.setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, z)
+        if isinstance(self.rule, Auto):
+            self.rule, why = self.rule.choose(self.setup, self.problem)
+            self.chosen = f"consensus: {type(self.rule).__name__}, because {why}"
+        self.bind(spec.penalty)
+        self.state = self.rule.init(self.setup)
         self._publish(z, now, self.version)
 
     def _merged(self, slots: Iterable[Slot]) -> Array:
@@ -93,8 +99,12 @@ class Parameters:
     def bind(self, penalty: Penalty) -> None:
         """Use this penalty from now on."""
         assert self.setup is not None
-        mask = np.asarray(self.problem.penalised(self.setup.p), bool)
-        self.bound = Bound(penalty, mask)
+        bound = self._bound(penalty, self.setup.p)
+        self.rule.suits(bound)
+        self.bound = bound
+
+    def _bound(self, penalty: Penalty, p: int) -> Bound:
+        return Bound(penalty, np.asarray(self.problem.penalised(p), bool))
 
     @property
     def z(self) -> Array | None:
@@ -156,6 +166,15 @@ class Parameters:
         self.reports += 1.0 / max(len(self.live), 1)
         self._since_rebuild += 1
 
+    def adopted(self, hessian: Array) -> None:
+        """Every chunk's exact answer at today's z was put to `adopt`."""
+        assert self.z is not None
+        slots = self.fields()
+        if len(slots) == len(self.live):
+            self.state = self.rule.adopted(self.state, slots, self.z, hessian)
+            for i, fields in slots.items():
+                self.slots[i].fields = fields
+
     def renewed(self) -> None:
         """A verification's exact answers replaced the slots: sums anew, and a z from all of them."""
         self._since_rebuild = REBUILD + 2 * len(self.slots)
@@ -166,7 +185,9 @@ class Parameters:
     @property
     def due(self) -> bool:
         """Whether enough distinct chunks reported for a new z: min_fresh, or all that had news."""
-        if not self.fresh or (len(self.fresh) < self.rule.min_fresh and self.wanted()):
+        if not self.fresh or self.setup is None:
+            return False
+        if len(self.fresh) < self.rule.enough(self.state, self.setup) and self.wanted():
             return False
         return self._representative() and not self.overdue()
 
@@ -230,6 +251,9 @@ class Parameters:
     def update(self, penalty: Penalty | None, rule: Consensus) -> None:
         """New settings on a live run."""
         assert self.z is not None
+        if penalty is not None:
+            assert self.setup is not None
+            rule.suits(self._bound(penalty, self.setup.p))
         slots = self.fields()
         self.state = rule.update(self.state, self.rule, slots, self.z)  # first: it may refuse
         self.rule = rule
@@ -238,6 +262,15 @@ class Parameters:
         for i, fields in slots.items():
             self.slots[i].fields = fields
         self.fresh.update(self.live)
+
+    def support(self) -> np.ndarray | None:
+        """The coordinates on which a verification asks for Hessians; None: all."""
+        return None if self.state is None else self.rule.support(self.state, self.bound)
+
+    @property
+    def certifiable(self) -> bool:
+        """Whether a gap can be proved: the problem offers what that takes, and the rule can."""
+        return self.spec.certifiable and (self.setup is None or self.rule.certifies(self.bound))
 
     # -- reads -----------------------------------------------------------------------------------
 

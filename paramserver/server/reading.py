@@ -76,7 +76,7 @@ def result(core: Core) -> Result | None:
     else:
         # At stop() the estimate may be a few pushes old: what it says must be of this z.
         objective, gap = p.objective(), p.residuals().estimate
-        kind = "estimate" if spec.certifiable else "residual"
+        kind = "estimate" if p.certifiable else "residual"
     coef, intercept = p.problem.unpack(p.z)
     return Result(
         z=p.problem.outward(p.z),
