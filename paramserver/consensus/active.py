@@ -26,6 +26,7 @@ from paramserver.views import Residuals
 from paramserver.workers.problems.base import Problem
 from paramserver.workers.solvers import drifted
 
+ALWAYS = 4000  #: coordinates without an L1 term, at most: a z takes k³/3 operations
 KEPT = 10**9  #: bytes of chunks' Hessians on the server, at most
 
 
@@ -54,10 +55,17 @@ class ActiveNewton(AnchoredNewton):
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian_of", "hessian_diagonal", "dual")
 
     def suits(self, penalty: Bound) -> None:
-        if penalty.elastic_net() is None:
+        weights = penalty.elastic_net()
+        if weights is None:
             raise InvalidInput(
                 f"ActiveNewton works on penalties of the elastic-net form, not on {penalty.penalty!r}: "
                 'pass consensus="newton", for p of up to a few thousand'
+            )
+        always = int((weights[0] == 0).sum())
+        if always > ALWAYS:
+            raise InvalidInput(
+                f"{penalty.penalty!r} leaves {always} coordinates without an L1 term: all would be in ActiveNewton's "
+                f'working set, which may begin with {ALWAYS}; pass consensus="lbfgs" where there is no L1 term at all'
             )
 
     def init(self, setup: Setup) -> ActiveState:
