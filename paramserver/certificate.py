@@ -71,6 +71,8 @@ def model_at(z: Array, loss: float, gradient: Array, hessian: Array, bound: Boun
 
 def model_on(support: np.ndarray, z: Array, loss: float, gradient: Array, hessian: Array, bound: Bound) -> Model:
     """`model_at` of the coordinates ``support`` (k,) alone, the others of z kept; ``hessian`` is (k, k)."""
+    if not len(support):
+        return Model(z, loss, loss + bound.value(z), z, np.zeros_like(z), 0.0, 0.0, 0.0, 0.0)
     small = model_at(z[support], loss, gradient[support], hessian, bound.on(support))
     z_plus, step = z.copy(), np.zeros_like(z)
     z_plus[support], step[support] = small.z_plus, small.step

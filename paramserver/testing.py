@@ -175,11 +175,12 @@ def check_rule(
             _law(taken, "a first push is accepted")
         _law(is_dataclass(state), f"the state is a dataclass, got {type(state)}")
         state = _travelled(type(state)(**{field.name: getattr(state, field.name) for field in fields(state)}))
+        before = copy.deepcopy(state)
         z, state = rule.consensus(state, bound, _frozen(start.z))
         _law(z.shape == (p,) and np.isfinite(z).all(), f"consensus makes {p} finite numbers, got {z!r}")
         ends.append(z)
     _same(ends[0], ends[1], "any order of the first pushes gives the same z", 1e-7)
-    rebuilt = rule.rebuild(copy.deepcopy(state), _frozen(slots), _frozen(start.z))
+    rebuilt = rule.rebuild(before, _frozen(slots), _frozen(start.z))
     _same(rule.consensus(rebuilt, bound, start.z)[0], z, "sums rebuilt from the slots give the same z", 1e-7)
     for i in range(4):
         state, slots[i], _ = rule.absorb(state, i, _frozen(slots[i]), push(state, i, slots[i], z))

@@ -254,6 +254,8 @@ class ActiveNewton(AnchoredNewton):
         if state.rows_seen < state.rows:
             return z, state
         state.grow(penalty, z, KEPT)
+        if not state.k:
+            return np.zeros_like(z), state
         B = state.stiff * state.B
         B.flat[:: state.k + 1] += state.uncovered()
         c = state.stiff * state.h - state.G[state.A]
@@ -275,12 +277,12 @@ class ActiveNewton(AnchoredNewton):
 
     @staticmethod
     def _apart(state: ActiveState, slot: Fields, on: Array) -> float:
-        k, share = len(slot["x"]), slot["rows"] / state.rows
+        k, share = len(slot["x"]), float(slot["rows"]) / state.rows
         move = on[:k] - slot["x"]
         new = KAPPA * share * float(state.D[state.A[k:]] @ on[k:] ** 2)
         # A Hessian that is not here counts as its share of all.
         bent: Array = slot["H"] @ move if "H" in slot else share * (state.B[:k, :k] @ move)
-        return max(float(move @ bent), 0.0) + new
+        return float(max(move @ bent, 0.0)) + new
 
     def objective(self, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> float:
         """The chunks' models at z, summed; of Hessians that are not here, their lines."""

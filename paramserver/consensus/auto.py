@@ -32,7 +32,7 @@ class Auto(Consensus):
     needs = ("evaluate", "curvature", "hessian")
 
     def choose(self, setup: Setup, problem: Problem) -> tuple[Consensus, str]:
-        """(the rule, why).
+        """(the rule, why; "" for the usual one).
 
         Raises
         ------
@@ -42,18 +42,19 @@ class Auto(Consensus):
             The problem lacks what the rule needs.
         """
         p, n = setup.p, setup.n_chunks
-        takes = f"{n} chunks of p = {p} {{}} {_size(n * p**2 * 8)} of Hessians"
+        takes = f"{n} chunks of p = {p} would need {_size(n * p**2 * 8)} of Hessians"
         if n * p**2 * 8 <= BYTES and p <= COLUMNS:
-            return AggregatedNewton(), takes.format("take")
+            return AggregatedNewton(), ""
         weights = setup.bound.elastic_net()
         if weights is None:
             raise RunFailed(
-                f"{takes.format('would need')}, and the form of {setup.bound.penalty!r} is not known: use fewer "
+                f"{takes}, and the form of {setup.bound.penalty!r} is not known: use fewer "
                 'chunks or columns, say the penalty\'s terms, or insist by consensus="newton"'
             )
         rule = ActiveNewton() if weights[0].any() else LBFGS()
         require(rule.needs, problem, type(rule).__name__)
-        return rule, takes.format("would need") + (", and L1 leaves few of them" if weights[0].any() else "")
+        rule.suits(setup.bound)
+        return rule, takes
 
     @staticmethod
     def named(name: str) -> Consensus | None:

@@ -253,7 +253,8 @@ def metric(state: LBFGSState, penalty: Bound) -> Array:
 
 def two_loop(gradient: Array, S: Array, Y: Array, diagonal: Array) -> Array:
     """H·gradient for the inverse Hessian H of the pairs (rows of S and Y, the newest last) (N&W 2006, alg. 7.4)."""
-    q, scale, alphas = gradient.copy(), 1.0, []
+    q: Array = gradient.copy()
+    scale, alphas = 1.0, []
     for s, y in zip(S[::-1], Y[::-1], strict=True):
         alphas.append(float(s @ q) / float(s @ y))
         q -= alphas[-1] * y

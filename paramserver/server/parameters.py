@@ -47,7 +47,7 @@ class Parameters:
         self.fresh: set[int] = set()  #: chunks that reported since z was made
         self.reports = 0.0
         self.setup: Setup | None = None
-        self.chosen = ""  #: which rule, and why, where that was left open
+        self.chosen = ""  #: which rule, and why, where that was left open and is not the usual one
         self.bound: Bound
         self.state: Any = None
         self._since_rebuild = 0
@@ -86,7 +86,7 @@ class Parameters:
         self.setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, z)
         if isinstance(self.rule, Auto):
             self.rule, why = self.rule.choose(self.setup, self.problem)
-            self.chosen = f"consensus: {type(self.rule).__name__}, because {why}"
+            self.chosen = f"consensus: {type(self.rule).__name__}, because {why}" if why else ""
         self.bind(spec.penalty)
         self.state = self.rule.init(self.setup)
         self._publish(z, now, self.version)

@@ -117,16 +117,15 @@ class Verifier:
             return self._judge_without(gather, limit)
         model = self._model_of(gather)
         bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
-        likely = np.inf if bound is None else model.gap(float(bound))
+        likely = model.gap(model.bend if bound is None else float(bound))
         if self.support is None:
             if bound is not None:
                 return self._judge(likely, limit)
             self.ask(Task.CONJUGATE, gather.z, {"step": model.step}, limit)
-        elif np.isfinite(likely) and not self.stopping.passes(likely) and not self._stuck:
-            return self._judge(likely, limit, proven=False)
-        else:
-            self._ask_dual({}, limit)
-        return "asking"
+            return "asking"
+        if self.stopping.passes(likely) or self._stuck or not self.params.rule.adopts:
+            return self._ask_dual({}, limit)
+        return self._judge(likely, limit, proven=False)
 
     def _model_of(self, gather: Gather) -> Model:
         """The exact model at the frozen z, and what it says of coefficients that run away."""

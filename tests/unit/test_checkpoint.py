@@ -41,7 +41,7 @@ def drive(core: Core, pushes: int, now: float = 0.0) -> None:
         core.deliver(push, now + k + 0.5)
 
 
-RULES = [ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0)]
+RULES = [ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0), ps.ActiveNewton(), ps.LBFGS()]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
