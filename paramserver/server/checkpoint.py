@@ -76,6 +76,7 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
         return core
     rule = spec.rule.named(state["rule"]["type"]) if isinstance(spec.rule, Auto) else None
     params.rule = _renamed(rule or spec.rule, state["rule"])
+    core.stopping.superlinear = params.rule.adopts
     _restore_parameters(params, state, epoch, now)
     core.verifier.gather = None
     core.state = "running"

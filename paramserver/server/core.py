@@ -168,7 +168,7 @@ class Core:
                 self._concluded(self.verifier.conclude(now, self._limit(now)), now)
             else:
                 self._new_z(now)
-        except RunFailed as error:
+        except (RunFailed, InvalidInput) as error:
             self.fail(error, now)
         except Exception as error:
             self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)

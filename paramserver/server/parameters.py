@@ -83,12 +83,13 @@ class Parameters:
                 raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
             z = self.problem.inward(z0)
         bound = self._bound(spec.penalty, p)
-        self.setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, z)
+        setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, z)
         if isinstance(self.rule, Auto):
-            self.rule, why = self.rule.choose(self.setup, self.problem)
+            self.rule, why = self.rule.choose(setup, self.problem)
             self.chosen = f"consensus: {type(self.rule).__name__}, because {why}" if why else ""
-        self.bind(spec.penalty)
-        self.state = self.rule.init(self.setup)
+        self.rule.suits(bound)
+        self.setup, self.bound = setup, bound
+        self.state = self.rule.init(setup)
         self._publish(z, now, self.version)
 
     def _merged(self, slots: Iterable[Slot]) -> Array:
@@ -99,9 +100,7 @@ class Parameters:
     def bind(self, penalty: Penalty) -> None:
         """Use this penalty from now on."""
         assert self.setup is not None
-        bound = self._bound(penalty, self.setup.p)
-        self.rule.suits(bound)
-        self.bound = bound
+        self.bound = self._bound(penalty, self.setup.p)
 
     def _bound(self, penalty: Penalty, p: int) -> Bound:
         return Bound(penalty, np.asarray(self.problem.penalised(p), bool))
