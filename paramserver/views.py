@@ -76,7 +76,7 @@ class Params:
     certified: bool = False
 
     def named(self) -> dict[str, float]:
-        """Coefficients by feature name (``x0``, ``x1`` … where the data have none)."""
+        """Coefficients by feature name (``x0``, ``x1`` … where the data have none), ``name[k]`` of class k."""
         return _named(self.coef_, self.feature_names)
 
 
@@ -186,7 +186,7 @@ class Result:
     pushes_per_chunk: dict[int, int] = field(default_factory=dict)
 
     def named(self) -> dict[str, float]:
-        """Coefficients by feature name (``x0``, ``x1`` … where the data have none)."""
+        """Coefficients by feature name (``x0``, ``x1`` … where the data have none), ``name[k]`` of class k."""
         return _named(self.coef_, self.feature_names)
 
     def __repr__(self) -> str:
@@ -198,6 +198,8 @@ class Result:
 
 
 def _named(coef: Any, names: tuple[str, ...] | None) -> dict[str, float]:
-    flat = np.ravel(coef)
-    names = names or tuple(f"x{j}" for j in range(flat.size))
-    return dict(zip(names, flat.tolist(), strict=True))
+    table = np.asarray(coef)
+    names = names or tuple(f"x{j}" for j in range(table.shape[-1] if table.ndim else 1))
+    if table.ndim == 2:  # a row a class
+        names = tuple(f"{name}[{k}]" for k in range(len(table)) for name in names)
+    return dict(zip(names, np.ravel(table).tolist(), strict=True))
