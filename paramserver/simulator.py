@@ -22,7 +22,7 @@ from paramserver.server import reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
 from paramserver.views import Result
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers.problems.base import Problem
 from paramserver.workers.tasks import answer
 
 
@@ -71,7 +71,7 @@ class Simulation:
 class _Costed:
     """A problem that counts the passes it makes."""
 
-    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal")
+    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "prox")
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.cost, self.hessians = problem, 0.0, 0
@@ -242,7 +242,7 @@ def simulate(
         Virtual time at which the run ends unfinished.
     """
     rule = consensus or AggregatedNewton()
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
     network = network or Network()
     arrays = [np.asarray(a) for a in (X, y, sample_weight) if a is not None]
     if len({len(a) for a in arrays}) != 1:
