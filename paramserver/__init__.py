@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from paramserver.consensus import ADMM, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
-    from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
+    from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
     from paramserver.views import Params, Result, Status
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 _HOME = {
     "ADMM": "paramserver.consensus",
     "AggregatedNewton": "paramserver.consensus",
+    "Box": "paramserver.penalties",
     "Consensus": "paramserver.consensus",
     "ElasticNet": "paramserver.penalties",
+    "GroupL1": "paramserver.penalties",
     "L1": "paramserver.penalties",
     "L2": "paramserver.penalties",
     "LeastSquares": "paramserver.workers.problems",
     "Logistic": "paramserver.workers.problems",
     "Network": "paramserver.simulator",
     "NoPenalty": "paramserver.penalties",
+    "NonNegative": "paramserver.penalties",
     "Params": "paramserver.views",
     "Penalty": "paramserver.penalties",
     "Problem": "paramserver.workers.problems",
@@ -52,14 +55,17 @@ _MODULES = ("datasets", "errors", "testing")
 __all__ = [
     "ADMM",
     "AggregatedNewton",
+    "Box",
     "Consensus",
     "ElasticNet",
+    "GroupL1",
     "L1",
     "L2",
     "LeastSquares",
     "Logistic",
     "Network",
     "NoPenalty",
+    "NonNegative",
     "Params",
     "Penalty",
     "Problem",
