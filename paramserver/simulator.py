@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from paramserver.consensus import AggregatedNewton, Consensus
 from paramserver.errors import InvalidInput
@@ -22,6 +23,8 @@ from paramserver.server import reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
 from paramserver.views import Result
+from paramserver.workers import exposure as exposures
+from paramserver.workers.design import Design
 from paramserver.workers.problems.base import Problem, require
 from paramserver.workers.tasks import answer
 
@@ -217,6 +220,8 @@ def simulate(
     y: Any = None,
     *,
     sample_weight: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
     chunks: int | Iterable[Any] = 64,
     penalty: Penalty | None = None,
     consensus: Consensus | None = None,
@@ -231,7 +236,8 @@ def simulate(
     ----------
     problem, penalty, consensus :
         As in `paramserver.launch`.
-    X, y, sample_weight : arrays with the same number of rows
+    X, y, sample_weight, offset or exposure : arrays with the same number of rows; X also scipy sparse
+        or a `Table`
     chunks : int, or iterable of index arrays
         How the rows are cut.
     network : Network
@@ -244,13 +250,15 @@ def simulate(
     rule = consensus or AggregatedNewton()
     require(rule.needs, problem, type(rule).__name__)
     network = network or Network()
-    arrays = [np.asarray(a) for a in (X, y, sample_weight) if a is not None]
-    if len({len(a) for a in arrays}) != 1:
-        raise InvalidInput(f"X, y and sample_weight differ in length: {[len(a) for a in arrays]}")
-    cuts = np.array_split(np.arange(len(arrays[0])), chunks) if isinstance(chunks, int) else list(chunks)
-    data = [
-        problem.prepare(*(None if a is None else np.asarray(a)[rows] for a in (X, y, sample_weight))) for rows in cuts
-    ]
+    exposures.check_one(offset, exposure)
+    offset = exposures.checked_log(exposure) if exposure is not None else offset
+    offset = exposures.checked(offset) if offset is not None else None
+    parts = [_at_hand(part) for part in (X, y, sample_weight, offset)]
+    lengths = [part.shape[0] for part in parts if part is not None]
+    if len(set(lengths)) != 1:
+        raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
+    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
+    data = [problem.prepare(*(_rows(part, rows) for part in parts)) for rows in cuts]
     spec = RunSpec(problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9)
     n = len(network.speeds)
     world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))
@@ -273,3 +281,16 @@ def simulate(
         raise InvalidInput(f"the simulated run read not one chunk within {limit} units of time")
     time = world.now
     return Simulation(out, time, core.record.pushes / len(data), world.problem.hessians, np.array(world.busy) / time)
+
+
+def _at_hand(part: Any) -> Any:
+    """An array, CSR or a design, of which rows can be taken."""
+    if part is None or isinstance(part, Design):
+        return part
+    return part.tocsr() if issparse(part) else np.asarray(part)
+
+
+def _rows(part: Any, rows: Any) -> Any:
+    if part is None:
+        return None
+    return part.take(rows) if isinstance(part, Design) else part[rows]

