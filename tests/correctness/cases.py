@@ -140,6 +140,8 @@ def data(family: str, extra: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.
         margins = margins + np.reshape(extras["offset"], (N, -1))[:, 0]
     if extra == "weight":
         extras["sample_weight"] = np.where(np.arange(N) % 7, rng.exponential(size=N), 0.0)
+    if extra == "counts":
+        extras["sample_weight"] = rng.integers(0, 4, N).astype(float)
     return X, kind.draw(rng, margins), extras
 
 
