@@ -9,7 +9,7 @@ import pytest
 
 from paramserver import certificate
 from paramserver.certificate import model_at
-from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty, Penalty
+from paramserver.penalties import L1, L2, Bound, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Norms, Penalty, Terms
 from paramserver.workers.problems import LeastSquares, Logistic
 
 PROBLEMS = {
@@ -17,9 +17,24 @@ PROBLEMS = {
     "logistic, no intercept": Logistic(fit_intercept=False),
     "least squares": LeastSquares(),
 }
-PENALTIES = {"l1": L1(3.0), "l2": L2(1.0), "elastic net": ElasticNet(4.0, 0.5), "none": NoPenalty()}
+PENALTIES = {
+    "l1": L1(3.0), "l2": L2(1.0), "elastic net": ElasticNet(4.0, 0.5), "none": NoPenalty(),
+    "factors": L1(3.0, [0.0, 1.0, 2.0, 0.5, 0.0, 1.0]), "box": Box(-0.3, 0.4), "nonnegative": NonNegative(4.0, 0.5),
+    "box without 0": Box([0.1, -1, -np.inf, 0.2, 0.0, -0.5], [0.5, -0.2, 0.1, np.inf, 0.0, 0.5], 2.0, 1.0),
+    "groups": GroupL1([[0, 1], [3, 2, 4]], 3.0), "pairs": GroupL1(2, 1.0),
+}  # fmt: skip
 LAYOUTS = ("plain", "scaled", "sorted")
 FAR_TO_NEAR = (1.0, 0.3, 0.1, *(10.0**-k for k in np.arange(1.5, 8, 0.5)))
+
+
+def regulariser(terms: Terms | Norms, z) -> np.longdouble:
+    """R from its definition, in long double."""
+    if isinstance(terms, Norms):
+        groups = [z[terms.ids == g] for g in range(len(terms.weights))]
+        return np.longdouble(sum(w * np.sqrt(on @ on) for w, on in zip(terms.weights, groups, strict=True)))
+    if (z < terms.lower).any() or (z > terms.upper).any():
+        return np.longdouble(np.inf)
+    return terms.l1 @ np.abs(z) + terms.l2 / 2 @ (z * z)
 
 
 class Case:
@@ -50,9 +65,7 @@ class Case:
         w, b = (z[:-1], z[-1]) if self.problem.fit_intercept else (z, np.longdouble(0))
         m, y = self.X.astype(np.longdouble) @ w + b, self.y.astype(np.longdouble)
         losses = np.logaddexp(np.longdouble(0), m) - y * m if self.logistic else (y - m) ** 2 / 2
-        l1, l2 = (np.longdouble(v) for v in self.R.penalty.weights())
-        on = z[self.R.mask]
-        return losses.sum() + l1 * np.abs(on).sum() + l2 / 2 * (on @ on)
+        return losses.sum() + regulariser(self.R.terms(), z)
 
     def exact(self, z):
         """What a verification gathers: Σ value, gradient, Hessian."""
@@ -62,14 +75,14 @@ class Case:
 
     def solve(self):
         """Damped Newton to the last digit, judged in long double."""
-        z = self.start.z
+        z = self.R.project(self.start.z)
         for _ in range(60):
             step = model_at(z, *self.exact(z), self.R).z_plus - z
-            values = [self.F(z + t * step) for t in 0.5 ** np.arange(12)]
+            values = [self.F(self.R.project(z + t * step)) for t in 0.5 ** np.arange(12)]
             k = int(np.argmin(values))
             if values[k] >= self.F(z):
                 break
-            z = z + 0.5**k * step
+            z = self.R.project(z + 0.5**k * step)
         return z
 
     def certify(self, z) -> float:
@@ -92,7 +105,7 @@ class Case:
         scale = 1 / np.sqrt(np.diag(self.exact(self.best)[2]))
         for way in (self.start.z - self.best, scale * rng.standard_normal(len(scale)) * 5):
             for t in FAR_TO_NEAR:
-                yield self.best + t * way
+                yield self.R.project(self.best + t * way)
 
 
 @functools.cache
