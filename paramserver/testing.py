@@ -14,6 +14,7 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
+from scipy.sparse import issparse
 
 from paramserver.consensus.base import Consensus, Pull, Setup, check
 from paramserver.messages import Array, Fields, Version
@@ -85,8 +86,8 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
     _law(survey[0] == data.rows, f"a survey begins with the rows, got {survey[:1]}")
     free = ~np.asarray(f.penalised(p))
     _law(free.shape == (p,) and free.dtype == bool, f"penalised({p}) is a mask ({p},) of bool")
-    arrays = [None if part is None else np.asarray(part) for part in parts]
-    if all(a is None or (a.ndim >= 1 and len(a) == data.rows > 1) for a in arrays):
+    arrays = [part if part is None or issparse(part) else np.asarray(part) for part in parts]
+    if data.rows > 1 and all(a is None or (a.ndim >= 1 and a.shape[0] == data.rows) for a in arrays):
         cuts = np.array_split(rng.permutation(data.rows), 2)
         halves = [f.prepare(*(None if a is None else a[rows] for a in arrays)) for rows in cuts]
         merged = null_model(f, f.start(f.merge(*map(f.survey, halves))), halves)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import cloudpickle
 import msgpack
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from paramserver.consensus import ADMM, AggregatedNewton
 from paramserver.errors import InvalidInput, MissingMethod
 from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
 from paramserver.server.checkpoint import _named, _pack, _renamed, _unpack
 from paramserver.testing import check_penalty, check_problem, check_rule
-from paramserver.workers.problems import LeastSquares, Logistic, Start
+from paramserver.workers.problems import (
+    Gamma,
+    Huber,
+    LeastSquares,
+    Logistic,
+    Multinomial,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+    Start,
+    Tweedie,
+)
 from paramserver.workers.problems.base import Evaluation, Problem
 
 RNG = np.random.default_rng(1)
@@ -233,6 +246,39 @@ def test_penalty_that_writes_into_its_arguments_is_found():
 )
 def test_problem(problem, y, scale, weight, dtype, fit_intercept):
     check_problem(problem(fit_intercept=fit_intercept), (X * scale).astype(dtype), y, weight)
+
+
+MEAN = np.exp(0.5 * X[:, 0] + 1.0)
+CLASSES = np.argmax(X[:, :3] + RNG.gumbel(size=(120, 3)), axis=1)
+FAMILIES = {
+    "logistic": (Logistic, LABELS),
+    "least squares": (LeastSquares, NUMBERS),
+    "poisson": (Poisson, RNG.poisson(MEAN)),
+    "gamma": (Gamma, RNG.gamma(2.0, MEAN / 2)),
+    "tweedie 1.5": (Tweedie, RNG.gamma(2.0, MEAN / 2) * (RNG.random(120) < 0.7)),
+    "tweedie 1.01": (partial(Tweedie, 1.01), RNG.gamma(2.0, MEAN / 2) * (RNG.random(120) < 0.7)),
+    "tweedie 2": (partial(Tweedie, 2.0), RNG.gamma(2.0, MEAN / 2)),
+    "huber": (Huber, NUMBERS),
+    "quantile": (partial(Quantile, 0.3, smoothing=0.5), NUMBERS),
+    "squared hinge": (SquaredHinge, LABELS),
+    "multinomial": (Multinomial, CLASSES),
+    "multinomial of 2": (partial(Multinomial, 2), LABELS),
+}
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False], ids=["intercept", "none"])
+@pytest.mark.parametrize("extra", ["plain", "weighted", "offset", "both", "standardize"])
+@pytest.mark.parametrize("storage", ["float64", "float32", "csr"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family(family, storage, extra, fit_intercept):
+    make, y = FAMILIES[family]
+    problem = make(fit_intercept=fit_intercept, standardize=extra == "standardize")
+    width = {"multinomial": (3,), "multinomial of 2": (2,)}.get(family, ())
+    weight = WEIGHT if extra in ("weighted", "both", "standardize") else None
+    offset = np.random.default_rng(5).standard_normal((120, *width)) if extra in ("offset", "both") else None
+    held = X * (np.abs(X) > 0.7) if storage == "csr" else X.astype(storage)
+    held[:, 2] += 0.0 if storage == "csr" else 1e4  # far from zero: shifted
+    check_problem(problem, csr_array(held) if storage == "csr" else held, y, weight, offset)
 
 
 def test_problem_without_capabilities():
