@@ -21,7 +21,7 @@ from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
 from paramserver.workers import chunks as chunking
 from paramserver.workers import exposure as exposures
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
 
@@ -214,7 +214,7 @@ def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
     if lacking:
         lines = "\n".join(f"    def {text}" for text in lacking)
         raise InvalidInput(f"penalty must be a Penalty; {type(penalty).__name__} lacks\n{lines}")
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
 
 
 def _say_if_bound(client: Any) -> None:

@@ -25,7 +25,7 @@ from paramserver.server.spec import RunSpec
 from paramserver.views import Result
 from paramserver.workers import exposure as exposures
 from paramserver.workers.design import Design
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers.problems.base import Problem
 from paramserver.workers.tasks import answer
 
 
@@ -74,7 +74,7 @@ class Simulation:
 class _Costed:
     """A problem that counts the passes it makes."""
 
-    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal")
+    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "prox")
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.cost, self.hessians = problem, 0.0, 0
@@ -248,7 +248,7 @@ def simulate(
         Virtual time at which the run ends unfinished.
     """
     rule = consensus or AggregatedNewton()
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
     network = network or Network()
     exposures.check_one(offset, exposure)
     offset = exposures.checked_log(exposure) if exposure is not None else offset

@@ -21,7 +21,7 @@ from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import L2, Bound, Penalty
 from paramserver.server.null import NullModel
 from paramserver.simulator import Network, simulate
-from paramserver.workers.problems import Logistic, Problem, Start, require
+from paramserver.workers.problems import Logistic, Problem, Start
 
 __all__ = ["check_penalty", "check_problem", "check_rule", "null_model"]
 
@@ -93,6 +93,8 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
         merged = null_model(f, f.start(f.merge(*map(f.survey, halves))), halves)
         _same(merged.z, start.z, "surveys of two halves add up to the whole's null model", 1e-9)
         _same(merged.objective, start.objective, "surveys of two halves add up to the whole's null objective", 1e-9)
+    if "prox" in has:
+        _check_prox(f, data, start.z, rng)
     if "evaluate" not in has:
         return
     unit = np.ones(p) if reach is None else 1.0 / np.where(reach > 0, reach, 1.0) / np.sqrt(p)
@@ -127,6 +129,17 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
             _same(f.line(data, z, e, ts), values, "line is evaluate along the step", 1e-9)
 
 
+def _check_prox(f: Any, data: Any, z: Array, rng: np.random.Generator) -> None:
+    (v, x), (v2, x2) = ((v, f.prox(data, v, 2.0)[0]) for v in (_frozen(z + rng.standard_normal(len(z))) for _ in "ab"))
+    _law(x.shape == z.shape and np.isfinite(x).all(), f"prox returns {len(z)} finite numbers, got {x!r}")
+    _law(np.isfinite(f.prox(data, v, 2.0)[1]), "the value that prox returns is finite")
+    near, apart = float((x - x2) @ (x - x2)), float((x - x2) @ (v - v2))
+    _law(near <= apart + 1e-9 * (1e-12 + float((v - v2) @ (v - v2))), f"prox is firmly nonexpansive: {near} > {apart}")
+    for rho in (0.3, 7.0):
+        slope = 2.0 * (v - x)  # an element of ∂f(x): from x + slope/rho, every rho leads back to x
+        _same(f.prox(data, x + slope / rho, rho)[0], x, f"prox of rho 2 and of {rho} are of one convex function", 1e-6)
+
+
 def _check_fenchel(f: Any, data: Any, z: Array, at: Any, H: Array, step: Array, reach: Array | None) -> None:
     (term, _), bend, slack = f.fenchel(data, z, step), float(step @ (H @ step)), 1e-9 * abs(at.value)
     _law(term >= -slack, f"fenchel is >= 0, got {term}")
@@ -153,7 +166,7 @@ def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y
     if X is None:
         X = rng.standard_normal((160, 4))
         y = rng.random(160) < 1 / (1 + np.exp(-X @ np.array([1.0, -1.0, 0.5, 0.0]) - 0.5))
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
     cuts = np.array_split(np.arange(len(X)), 4)
     data = [problem.prepare(X[rows], None if y is None else y[rows]) for rows in cuts]
     total = reduce(problem.merge, map(problem.survey, data))
@@ -204,7 +217,7 @@ def _law(holds: Any, text: str) -> None:
 def _same(a: Any, b: Any, text: str, rtol: float = 1e-10) -> None:
     a, b = np.asarray(a, float), np.asarray(b, float)
     close = a.shape == b.shape and np.abs(a - b).max(initial=0.0) <= rtol * (1e-12 + np.abs(b).max(initial=0.0))
-    _law(close, f"{text}: {a} is not {b}")
+    _law(close or np.array_equal(a, b, equal_nan=True), f"{text}: {a} is not {b}")
 
 
 def _travelled(thing: Any) -> Any:

@@ -1,9 +1,9 @@
-"""What users pass → a dask array of one block a chunk; a block is an array, scipy sparse or a table of codes."""
+"""What users pass → one block a chunk; a block is an array, scipy sparse or a table of codes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
@@ -26,32 +26,46 @@ class Encoded:
 
     Attributes
     ----------
-    blocks : dask array (n, d) with unknown chunk sizes, whose blocks are `Table`s
-    names : d feature names
+    tables : list of delayed `Table`
+    names : feature names
     """
 
-    blocks: Any
+    tables: list[Delayed]
     names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, tables: list[Delayed], names: tuple[str, ...]) -> Encoded:
-        """From delayed tables."""
-        return cls(array_of(tables, [np.nan] * len(tables), len(names)), names)
 
     @property
     def npartitions(self) -> int:
         """As many as the frame's."""
-        return int(self.blocks.numblocks[0])
+        return len(self.tables)
 
-    def to_delayed(self) -> list[Delayed]:
-        """The tables."""
-        return list(self.blocks.to_delayed().reshape(-1))
+
+class Blocks(NamedTuple):
+    """Rows in delayed blocks that no dask array can hold, or should: Dask's fusion lost keys of such arrays."""
+
+    delayed: list[Delayed]
+    rows: tuple[float, ...]  #: of each; nan where unknown
+    columns: int
+
+    @property
+    def shape(self) -> tuple[float, int]:
+        """As a dask array's."""
+        return sum(self.rows), self.columns
+
+    @property
+    def chunks(self) -> tuple[tuple[float, ...], tuple[int]]:
+        """As a dask array's."""
+        return self.rows, (self.columns,)
+
+    @property
+    def numblocks(self) -> tuple[int, int]:
+        """As a dask array's."""
+        return len(self.delayed), 1
 
 
 def matrix(X: Any, n_chunks: int) -> tuple[Any, Names]:
-    """X as a dask array of one block a chunk, and its column names if there are any."""
+    """X as a dask array or `Blocks`, one block a chunk, and its column names if there are any."""
     if isinstance(X, Encoded):
-        return X.blocks, X.names
+        return Blocks(X.tables, (np.nan,) * len(X.tables), len(X.names)), X.names
     if isinstance(X, Design) or issparse(X):
         return _pieces(X, n_chunks), getattr(X, "names", None)
     X, names = collection(X, "X", None, n_chunks)
@@ -64,7 +78,7 @@ def matrix(X: Any, n_chunks: int) -> tuple[Any, Names]:
     return (X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)), names
 
 
-def _pieces(X: Any, n_chunks: int) -> Any:
+def _pieces(X: Any, n_chunks: int) -> Blocks:
     """A sparse matrix or a design in memory, cut by rows."""
     if issparse(X):
         _check_numbers(X, "X")
@@ -73,12 +87,8 @@ def _pieces(X: Any, n_chunks: int) -> Any:
     n, d = X.shape
     rows = -(-max(n, 1) // n_chunks)
     cuts = [slice(a, min(a + rows, n)) for a in range(0, max(n, 1), rows)]
-    return array_of([dask.delayed(take(cut), traverse=False) for cut in cuts], [c.stop - c.start for c in cuts], d)
-
-
-def array_of(blocks: list[Delayed], sizes: list[Any], columns: int) -> Any:
-    """These blocks, whatever they are, as a dask array; only its keys and shape mean something."""
-    return da.concatenate([da.from_delayed(b, (n, columns), np.float64) for b, n in zip(blocks, sizes, strict=True)])
+    lengths = tuple(cut.stop - cut.start for cut in cuts)
+    return Blocks([dask.delayed(take(cut), traverse=False) for cut in cuts], lengths, d)
 
 
 def collection(value: Any, what: str, like: Any, n_chunks: int = 1) -> tuple[Any, Names]:

@@ -53,6 +53,8 @@ def floats(name: str, value: Any, each: str = "column") -> Setting:
         array = np.asarray(list(value) if isinstance(value, Iterable) else value, dtype=np.float64)
     except (TypeError, ValueError):
         array = np.empty((0, 0))
+    if value is None:  # which numpy would read as nan
+        array = np.empty((0, 0))
     if array.ndim > 1 or array.size == 0:
         raise InvalidInput(f"{name} must be a number or a one-dimensional sequence, one number a {each}: got {value!r}")
     return float(array) if array.ndim == 0 else tuple(array.tolist())

@@ -25,7 +25,7 @@ class Norms(NamedTuple):
 
     def spread(self, values: NDArray[Any], free: float) -> NDArray[Any]:
         """Each coordinate's group's value, (d,), and ``free`` where it has none."""
-        return np.append(values, free)[self.ids]
+        return np.asarray(np.append(values, free)[self.ids])
 
     def lengths(self, w: Array) -> Array:
         """‖w_g‖ of each group, (n_groups,); safe from under- and overflow of the squares."""
@@ -38,7 +38,7 @@ class Norms(NamedTuple):
         """w_g/‖w_g‖, (d,); zero where the group is, and on free coordinates."""
         lengths = self.lengths(w)
         # Dividing by a subnormal length would overflow: those groups count as zero.
-        return w * self.spread(np.where(lengths > 1e-300, 1.0, 0.0) / np.maximum(lengths, 1e-300), 0.0)
+        return np.asarray(w * self.spread(np.where(lengths > 1e-300, 1.0, 0.0) / np.maximum(lengths, 1e-300), 0.0))
 
     def value(self, w: Array) -> float:
         """R(w)."""
@@ -59,7 +59,7 @@ class Norms(NamedTuple):
         """
         n, weight = self.spread(self.root(b, curvature), 1.0), self.spread(self.weights, 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return b * (n / (n * curvature + weight))
+            return np.asarray(b * (n / (n * curvature + weight)))
 
     def root(self, b: Array, curvature: Array) -> Array:
         """n ≥ 0 with Σ_{j∈g} b_j²/(n·curvature_j + weight_g)² = 1, (n_groups,); 0 where ‖b_g‖ ≤ weight_g.
@@ -91,7 +91,7 @@ class Norms(NamedTuple):
     def _into_balls(self, slope: Array) -> Array:
         lengths = self.lengths(slope)
         shrunk = np.where(lengths > self.weights, self.weights / np.where(lengths > 0, lengths, 1.0), 1.0)
-        return slope * self.spread(shrunk, 0.0)
+        return np.asarray(slope * self.spread(shrunk, 0.0))
 
     def bregman(self, z: Array, at: Array, slope: Array) -> float:
         """R(z) − R(at) − slopeᵀ(z − at) for slope ∈ ∂R(at): a sum of terms ≥ 0, so that no digits cancel.

@@ -21,7 +21,7 @@ def free_of(bound: Bound) -> np.ndarray:
         return ~bound.mask
     if isinstance(form, Norms):
         return np.asarray(form.ids < 0)
-    return (form.l1 == 0) & (form.l2 == 0) & np.isneginf(form.lower) & np.isposinf(form.upper)
+    return np.asarray((form.l1 == 0) & (form.l2 == 0) & np.isneginf(form.lower) & np.isposinf(form.upper))
 
 
 def open_directions(params: Parameters, hessian: Array) -> Undetermined | None:

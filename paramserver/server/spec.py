@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from paramserver.consensus.base import Consensus
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array
@@ -44,6 +46,17 @@ class RunSpec:
                 raise InvalidInput(f"{what} must be None or > 0, got {value!r}")
         if self.until is not None and not callable(self.until):
             raise InvalidInput(f"until must be a callable of Status, got {self.until!r}")
+
+    @property
+    def measured(self) -> bool:
+        """Whether the problem has values; without, residuals must do."""
+        return callable(getattr(self.problem, "evaluate", None))
+
+    def scale(self, null: float) -> float:
+        """What gaps are relative to, given F(null model): where that is nothing, 1 for what cannot be certified."""
+        if self.certifiable:
+            return max(null, 1e-300)
+        return abs(null) if np.isfinite(null) and null else 1.0
 
     @property
     def certifiable(self) -> bool:

@@ -110,7 +110,8 @@ BOUNDS = ((-np.inf, -1, 0, 0.2, -5, 1, -np.inf, -2), (np.inf, 1, 0, 0.3, 0, np.i
     "penalty",
     [
         ElasticNet(2.0, 0.5, FACTORS), L1(2.0, FACTORS), L2(2.0, FACTORS), L1(2.0, FACTORS[:4]),
-        Box(*BOUNDS), Box(*BOUNDS, 2.0, 0.5, FACTORS), Box(-1.0, BOUNDS[1][:2], 1.0, 1.0), NonNegative(1.0, 1.0, FACTORS),
+        Box(*BOUNDS), Box(*BOUNDS, 2.0, 0.5, FACTORS), Box(-1.0, BOUNDS[1][:2], 1.0, 1.0),
+        NonNegative(1.0, 1.0, FACTORS),
         GroupL1(4), GroupL1(8, 0.3), GroupL1(2, 2.0, [0.0, 1.0, 10.0, 0.1]), GroupL1([[0, 1, 2], [7, 3]], 2.0),
         GroupL1([[6, 0], [1], [2, 3, 4]], 1.0, [1.0, 0.0, 3.0]), GroupL1(np.arange(6).reshape(2, 3)),
     ],

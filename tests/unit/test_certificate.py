@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from paramserver import certificate
 from paramserver.certificate import model_at
-from paramserver.penalties import L1, L2, Bound, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Norms, Penalty, Terms
+from paramserver.penalties import L1, L2, Bound, Box, ElasticNet, GroupL1, NoPenalty, Norms, Penalty, Terms
 from paramserver.workers.problems import LeastSquares, Logistic
 
 PROBLEMS = {
@@ -19,10 +20,11 @@ PROBLEMS = {
 }
 PENALTIES = {
     "l1": L1(3.0), "l2": L2(1.0), "elastic net": ElasticNet(4.0, 0.5), "none": NoPenalty(),
-    "factors": L1(3.0, [0.0, 1.0, 2.0, 0.5, 0.0, 1.0]), "box": Box(-0.3, 0.4), "nonnegative": NonNegative(4.0, 0.5),
+    "factors": L1(3.0, [0.0, 1.0, 2.0, 0.5, 0.0, 1.0]), "box": Box(-0.3, 0.4), "nonnegative": Box(0.0, np.inf, 4.0, 0.5),
     "box without 0": Box([0.1, -1, -np.inf, 0.2, 0.0, -0.5], [0.5, -0.2, 0.1, np.inf, 0.0, 0.5], 2.0, 1.0),
     "groups": GroupL1([[0, 1], [3, 2, 4]], 3.0), "pairs": GroupL1(2, 1.0),
 }  # fmt: skip
+SMOOTH_OR_L1 = ("l1", "l2", "elastic net", "none")
 LAYOUTS = ("plain", "scaled", "sorted")
 FAR_TO_NEAR = (1.0, 0.3, 0.1, *(10.0**-k for k in np.arange(1.5, 8, 0.5)))
 
@@ -47,7 +49,10 @@ class Case:
         logistic = isinstance(problem, Logistic)
         y = (rng.random(n) < 1 / (1 + np.exp(-m))).astype(float) if logistic else m + rng.standard_normal(n)
         if layout == "scaled":
-            X = X * 10.0 ** np.resize([6, 0, -6], d)
+            s = 10.0 ** np.resize([6, 0, -6], d)
+            X = X * s
+            if isinstance(penalty, Box):  # bounds in a column's units travel with it
+                penalty = replace(penalty, lower=np.asarray(penalty.lower) / s, upper=np.asarray(penalty.upper) / s)
         if layout == "sorted":  # chunks of one label each: the sums are the same, the order is not
             order = np.argsort(y, kind="stable")
             X, y = X[order], y[order]
@@ -114,7 +119,8 @@ def case(problem: str, penalty: str, layout: str) -> Case:
 
 
 every = pytest.mark.parametrize(
-    ("problem", "penalty", "layout"), [(p, r, x) for p in PROBLEMS for r in PENALTIES for x in LAYOUTS]
+    ("problem", "penalty", "layout"),
+    [(p, r, x) for p in PROBLEMS for r in PENALTIES for x in LAYOUTS if x != "sorted" or r in SMOOTH_OR_L1],
 )
 
 
