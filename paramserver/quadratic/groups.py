@@ -38,7 +38,7 @@ def group_descent(A: Array, slope: Array, norms: Norms, start: Array) -> Array:
         length = _search(A, slope + A @ t, norms, start + t, move)
         # A move along what A leaves free may be cut short by one group's norm: the next is bent from that.
         damping = max(100.0 * damping, 1e-10) if length < 0.1 else damping / 100.0 if damping > 1e-14 else 0.0
-        t = t + length * move
+        t = _land(norms, start, t, t + length * move)
     return start + t
 
 
@@ -97,11 +97,19 @@ def _newton(A: Array, gradient: Array, norms: Norms, w: Array, damping: float) -
     stiff = norms.spread(norms.weights / np.where(lengths > 0, lengths, 1.0), 0.0)[on]
     unit, ids = norms.units(w)[on], norms.ids[on]
     together = (ids[:, None] == ids) & (ids >= 0)
-    H = A[np.ix_(on, on)] - np.where(together, np.outer(stiff * unit, unit), 0.0)
-    H.flat[:: len(on) + 1] += stiff + damping * np.diag(A)[on]
+    H = np.where(together, -np.outer(stiff * unit, unit), 0.0)
+    H.flat[:: len(on) + 1] += stiff  # before A, which a group all but zero would swallow
+    H += A[np.ix_(on, on)]
+    H.flat[:: len(on) + 1] += damping * np.diag(A)[on]
     residual = gradient[on] + norms.spread(norms.weights, 0.0)[on] * unit
     move[on] = -Factor(H).solve(residual)
     return move
+
+
+def _land(norms: Norms, start: Array, t: Array, to: Array) -> Array:
+    """``to``, with the groups exactly at zero that the move brought there but for rounding."""
+    gone = norms.lengths(start + to) <= 1e-13 * norms.lengths(start + t)
+    return np.where(norms.spread(gone, False), -start, to)
 
 
 def _search(A: Array, gradient: Array, norms: Norms, w: Array, move: Array) -> float:
