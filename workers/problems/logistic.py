@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import xlog1py
@@ -16,6 +16,8 @@ EDGE = 1e-12  #: a row alone in its level, unpenalised, lands on the edge of the
 
 class Logistic(GLM):
     """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool. Settings: see `GLM`."""
+
+    dispersion: ClassVar[float | None] = 1.0
 
     def target(self, y: Array) -> Array:
         good = (y == 1) | (y == 0) | (y == -1)
@@ -56,6 +58,12 @@ class Logistic(GLM):
     def fenchel_bound(self, bend: float, reach: float) -> float | None:
         """See `cautious_bound`: q_t(1−q_t) ≥ p(1−p)(1−t|δ|)."""
         return cautious_bound(bend, reach)
+
+    def pearson_rows(self, margins: Array, y: Array) -> Array:
+        return np.exp(np.where(y > 0, -margins, margins).clip(max=700))
+
+    def log_density(self, margins: Array, y: Array, weight: Array, dispersion: float) -> Array:
+        return -weight * self.rows(margins, y).loss / dispersion
 
     def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
         """[Σw, Σw·[y = 1], rows with y = 0, rows with y = −1, Σw·offset]."""
