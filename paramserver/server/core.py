@@ -14,6 +14,7 @@ import numpy as np
 from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import ELSEWHERE, Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
 from paramserver.penalties import Penalty
+from paramserver.server import findings
 from paramserver.server.dispatch import Dispatch
 from paramserver.server.gather import Gather
 from paramserver.server.null import NullModel
@@ -26,6 +27,7 @@ from paramserver.views import Residuals
 
 WHOLE = (Outcome.NO_BASE, Outcome.SHAPE, Outcome.NOT_FINITE)
 LOG_EVERY = 0.02  #: seconds between uncertified entries of the history: each costs a pass over the slots
+ENDS = {"passed": "converged", "separated": "separation", "stalled": "stalled"}  #: a verification's, and why it ends
 MAX_REFUSED = 5  #: unusable answers in a row from one chunk before the run gives up
 
 
@@ -233,13 +235,28 @@ class Core:
             return
         self._log(now, certified=True)
         if self.ending:
-            self._finish(self.ending, now)
-        elif how == "passed":
-            self._finish("converged", now)
-        elif how == "stalled":
-            self._finish("stalled", now)
+            self._conclude(self.ending, now)
+        elif how in ENDS:
+            self._conclude(ENDS[how], now)
         elif not self.verifier.search(self._limit(now)):
             self._thaw()
+
+    def _conclude(self, reason: str, now: float) -> None:
+        """End with exact values at hand: say what they leave open, and of all optima give the one of least norm."""
+        params, names = self.params, self.spec.feature_names
+        if reason == "separation":
+            self._note(findings.separation(params, self.verifier.runaway, names))
+        assert self.verifier.hessian is not None
+        found = findings.open_directions(params, self.verifier.hessian)
+        for text in () if found is None else findings.notes(params, found, names):
+            self._note(text)
+        if found is not None:
+            self.verifier.move_along(findings.least_norm(params, found), now)
+        self._finish(reason, now)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _thaw(self) -> None:
         self.state = "running"
@@ -330,7 +347,8 @@ class Core:
     def _finish(self, reason: str, now: float, last: bool = False) -> None:
         self.verifier.gather = None
         self.reason, self.ended_at, self.ending = reason, now, ""
-        self.state = "converged" if self.spec.keep and reason == "converged" and not last else "finished"
+        kept = self.spec.keep and reason in ("converged", "separation") and not last
+        self.state = "converged" if kept else "finished"
 
     def fail(self, error: Exception, now: float) -> None:
         """End the run with an error."""

@@ -65,6 +65,6 @@ class Gather:
             want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)
             if value.shape != want or value.dtype != np.float64:
                 return "shape"
-            if np.isnan(value).any() or (self.task is Task.VERIFY and np.isinf(value).any()):
+            if np.isnan(value).any() or (self.task in (Task.SURVEY, Task.VERIFY) and np.isinf(value).any()):
                 return "finite"
         return None

@@ -8,11 +8,15 @@ import numpy as np
 
 from paramserver.certificate import Model, model_at
 from paramserver.consensus.base import Line
+from paramserver.identify import running_away
 from paramserver.messages import Array, Fields, Outcome, Push, Task
+from paramserver.server.findings import free_of
 from paramserver.server.gather import STEPS, Gather
 from paramserver.server.parameters import Parameters
 from paramserver.server.stopping import Stopping
 from paramserver.views import Verified
+
+LOOKS = 4  #: verifications in a row with a far Newton step: there is no finite optimum
 
 
 @dataclass
@@ -26,6 +30,9 @@ class Verifier:
     estimate: float = np.inf  #: the rule's, when the gather began
     _model: Model | None = field(default=None, repr=False)
     _reach: float = 0.0
+    hessian: Array | None = field(default=None, repr=False)  #: exact, at the last z that was verified
+    runaway: tuple[int, ...] = ()  #: coordinates that its Newton step moves far all the same
+    _looks: int = 0  #: verifications in a row that saw some
     _stuck: bool = False
     _asked: int = 1  #: gathers begun; the survey was the first
     _line: Line | None = field(default=None, repr=False)
@@ -87,7 +94,7 @@ class Verifier:
     # -- judging ---------------------------------------------------------------------------------
 
     def conclude(self, now: float, limit: float) -> str:
-        """Act on a complete gather: "asking" on, "passed", "failed" or "stalled"."""
+        """Act on a complete gather: "asking" on, "passed", "separated", "failed" or "stalled"."""
         gather = self.gather
         assert gather is not None
         assert gather.z is not None
@@ -100,6 +107,10 @@ class Verifier:
         total = gather.total
         self._model = model = model_at(gather.z, float(total["f"]), total["g"], total["H"], self.params.bound)
         self._reach = float(total["reach"] @ np.abs(model.step))
+        self.hessian = total["H"]
+        away = running_away(model.step, total["reach"], free_of(self.params.bound))
+        self.runaway = away if self.params.rule.adopts else ()  # other rules take no Newton steps: no evidence
+        self._looks = self._looks + 1 if self.runaway else 0
         bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
         if bound is not None:
             return self._judge(float(bound), limit)
@@ -111,8 +122,8 @@ class Verifier:
         assert model is not None
         gap = model.gap(fenchel)
         self.verified = Verified(self.params.version, model.objective, gap / stopping.scale, gap, "duality gap")
-        if stopping.passes(gap):
-            return "passed"
+        if stopping.passes(gap) and self._settled:
+            return self._settled
         if self._stuck:
             return "stalled"
         self.params.state, self._line = self.params.rule.judge(self.params.state, model)
@@ -132,7 +143,26 @@ class Verifier:
         gap = fenchel + model.charge
         objective = loss + self.params.bound.value(model.z_plus)
         self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, "duality gap")
-        return "passed" if self.stopping.passes(gap) else "failed"
+        return (self.stopping.passes(gap) and self._settled) or "failed"
+
+    @property
+    def _settled(self) -> str:
+        """ "passed", or "separated", or nothing yet: coefficients that still run are looked at a few times more."""
+        return "passed" if not self.runaway else "separated" if self._looks >= LOOKS else ""
+
+    def move_along(self, z: Array, now: float) -> None:
+        """Publish a z that fits as well as today's does; the certificate is charged for rounding."""
+        assert self.hessian is not None
+        assert self.params.z is not None
+        assert self.verified is not None
+        step = z - self.params.z
+        charge = 0.5 * max(float(step @ (self.hessian @ step)), 0.0)
+        gap = self.verified.gap_absolute + charge
+        if np.any(step) and (charge <= 1e-2 * self.verified.gap_absolute or self.stopping.passes(gap)):
+            self.params.jump(z, now)
+            self.verified = self.verified._replace(
+                version=self.params.version, gap=gap / self.stopping.scale, gap_absolute=gap
+            )
 
     def _promise(self, gap: float) -> float:
         """A Newton step's next gap: the curvatures change by at most the reach on the way to z⁺."""

@@ -180,14 +180,16 @@ def _scaled(name, by):
 
 def _start(dz, share):
     def start(self, survey):
-        z, objective = super(type(self), self).start(survey)
+        z, objective, _ = super(type(self), self).start(survey)
         return Start(z + dz * np.eye(len(z))[-1], objective * share)
 
     return start
 
 
 def _survey(self, data):
-    return super(type(self), self).survey(data) ** np.array([1, 1, 2, 1, 1, 1])
+    out = super(type(self), self).survey(data)
+    out[-4] **= 0.9  # Σ weight·[y = 1]
+    return out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,11 @@ from paramserver.certificate import model_at
 from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty, Penalty
 from paramserver.workers.problems import LeastSquares, Logistic
 
-PROBLEMS = {"logistic": Logistic(), "logistic, no intercept": Logistic(fit_intercept=False), "least squares": LeastSquares()}
+PROBLEMS = {
+    "logistic": Logistic(),
+    "logistic, no intercept": Logistic(fit_intercept=False),
+    "least squares": LeastSquares(),
+}
 PENALTIES = {"l1": L1(3.0), "l2": L2(1.0), "elastic net": ElasticNet(4.0, 0.5), "none": NoPenalty()}
 LAYOUTS = ("plain", "scaled", "sorted")
 FAR_TO_NEAR = (1.0, 0.3, 0.1, *(10.0**-k for k in np.arange(1.5, 8, 0.5)))

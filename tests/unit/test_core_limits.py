@@ -20,8 +20,8 @@ from paramserver.workers.tasks import answer
 def surveyed(rule: Any, memory: int | None, p: int = 101) -> Core:
     core = Core(RunSpec(ps.Logistic(), ps.L2(1.0), rule, 2), 1, 0.0)
     core.memory_limit = memory
+    survey = ps.Logistic().survey(ps.Logistic().prepare(np.eye(100, p - 1), np.arange(100) < 40))
     for chunk in range(2):
-        survey = np.array([100.0, p, 100.0, 40.0, 60.0, 0.0])
         core.deliver(Push(chunk, 1, Task.SURVEY, core.params.version, {"survey": survey}), 1.0)
     core.refresh(2.0)
     return core

@@ -64,7 +64,7 @@ class Play:
         return reply
 
     def solve(self, work: Assignment) -> Push:
-        payload = answer(self.core.params.rule, self.core.spec.problem, self.data[work.chunk], work, work.z)
+        payload = answer(self.core.params.rule, self.core.params.problem, self.data[work.chunk], work, work.z)
         base = None if work.whole else work.seq - 1
         trouble = "too_far" if payload is None else None
         push = Push(work.chunk, work.seq, work.task, work.version, payload or {}, base, 1.0, trouble=trouble)

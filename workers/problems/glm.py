@@ -193,7 +193,8 @@ class GLM(Family, Problem):
         weight = data.weights
         moments = data.X.moments(weight) if self.standardize else ()
         head = [data.rows, data.X.shape[1], data.offset is not None]
-        return np.concatenate([head, *data.extent(), *moments, self.tally(data.y, weight, data.offset)])
+        extent = np.nan_to_num(data.extent())  # of no rows at all it is infinite, which no message may be
+        return np.concatenate([head, *extent, *moments, self.tally(data.y, weight, data.offset)])
 
     def merge(self, a: Array, b: Array) -> Array:
         (one, tally), (two, more) = self._parsed(a), self._parsed(b)

@@ -24,11 +24,11 @@ class Units(NamedTuple):
 
     def coef(self, W: Array) -> Array:
         """Coefficients of x from those of x'; (d,) or (d, K)."""
-        return (W.T / self.scale).T
+        return np.asarray((W.T / self.scale).T)
 
     def coef_inward(self, W: Array) -> Array:
         """The inverse of `coef`."""
-        return (W.T * self.scale).T
+        return np.asarray((W.T * self.scale).T)
 
     def below(self, W: Array) -> Array:
         """What the intercept of x has less than that of x'; ``W`` are coefficients of x."""
@@ -57,9 +57,9 @@ class Columns(NamedTuple):
 
     def units(self, intercept: bool, total: float) -> Units | None:
         """The units to work in; None where they are those of the data."""
-        low, high = (np.where(np.isfinite(side), side, 0.0) for side in (self.low, self.high))
-        middle = low / 2 + high / 2
-        far = np.abs(middle) > FAR * (high / 2 - low / 2)
+        low, high = self.low / 2, self.high / 2  # halved first: of no rows they are the largest numbers there are
+        middle = low + high
+        far = np.abs(middle) > FAR * (high - low)
         shift = np.where(far, middle, 0.0) if intercept else np.zeros_like(middle)
         variance = self.m2 / total if total > 0 and len(self.m2) else np.ones_like(middle)
         scale = np.sqrt(np.where(variance > 0, variance, 1.0))
