@@ -73,6 +73,11 @@ class Inference:
     margins: int = 1
     intercept: bool = True
 
+    @property
+    def rank(self) -> int:
+        """Of the observed information."""
+        return len(self.observed) - int(inverse(self.observed)[1].shape[1])
+
     def size(self, weights: str) -> float:
         """How many observations there are."""
         return self.weight if weights == "frequency" else self.rows

@@ -71,7 +71,7 @@ class Simulation:
 class _Costed:
     """A problem that counts the passes it makes."""
 
-    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal")
+    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "moments", "log_likelihood")
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.cost, self.hessians = problem, 0.0, 0
@@ -224,6 +224,7 @@ def simulate(
     tol: float = 1e-8,
     seed: int = 0,
     limit: float = 1e5,
+    inference: bool | None = False,
 ) -> Simulation:
     """Run a fit in virtual time.
 
@@ -240,6 +241,8 @@ def simulate(
     seed : int
     limit : float
         Virtual time at which the run ends unfinished.
+    inference : bool
+        As in `paramserver.launch`, and off unless asked for: it takes time.
     """
     rule = consensus or AggregatedNewton()
     require(rule.needs, problem, type(rule).__name__)
@@ -251,7 +254,9 @@ def simulate(
     data = [
         problem.prepare(*(None if a is None else np.asarray(a)[rows] for a in (X, y, sample_weight))) for rows in cuts
     ]
-    spec = RunSpec(problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9)
+    spec = RunSpec(
+        problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference
+    )
     n = len(network.speeds)
     world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))
     world.holds = [set() for _ in range(n)]

@@ -112,7 +112,7 @@ def summarise(
     width = error * float(ndtri(0.5 + level / 2))
     notes = _notes(result, [name for name, good in zip(names, found.estimable, strict=True) if not good], statistics)
     table = (names, coef, error, ratio, 2 * ndtr(-np.abs(ratio)), coef - width, coef + width, matrix)
-    return Summary(*table, inference.family, *how, level, notes=notes, **statistics)
+    return Summary(*table, inference.family, *how, level, **statistics, notes=notes)  # type: ignore[arg-type]
 
 
 def _statistics(inference: Inference, weights: str, rank: int, given: float | None) -> dict[str, float]:
@@ -141,7 +141,9 @@ def _statistics(inference: Inference, weights: str, rank: int, given: float | No
 def _notes(result: Result, lost: list[str], statistics: dict[str, float]) -> tuple[str, ...]:
     notes = []
     if lost:
-        notes.append(f"the data do not determine {', '.join(lost)}: no column of {'its' if len(lost) == 1 else 'their'} own")
+        notes.append(
+            f"the data do not determine {', '.join(lost)}: no column of {'its' if len(lost) == 1 else 'their'} own"
+        )
     if not statistics["df_resid"] > 0:
         notes.append(f"{statistics['n']:g} observations leave no degrees of freedom for errors")
     phi = statistics["dispersion"]

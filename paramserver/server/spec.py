@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from paramserver.consensus.base import Consensus
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array
 from paramserver.penalties import Penalty
 from paramserver.views import Status
-from paramserver.workers.problems.base import Problem
+from paramserver.workers.problems.base import Problem, require
 
+#: What inference needs of a problem.
+NEEDS = ("moments", "log_likelihood")
 CERTIFIABLE = ("evaluate", "hessian", "fenchel", "fenchel_bound", "reach", "line")
 
 
@@ -32,6 +36,7 @@ class RunSpec:
     max_pushes: int | None = None
     keep: bool = False
     feature_names: tuple[str, ...] | None = None
+    inference: bool | None = False  #: None: where `summary` can be had and p is not large
     patience: float = 0.25  #: shortest lease/4 and shortest wait before a chunk is copied, seconds
     silence: float = 30.0  #: a verification waits so long for a chunk, or 5 times the slowest step
 
@@ -42,8 +47,22 @@ class RunSpec:
             value = getattr(self, what)
             if value is not None and not value > 0:
                 raise InvalidInput(f"{what} must be None or > 0, got {value!r}")
+        self._check_inference()
         if self.until is not None and not callable(self.until):
             raise InvalidInput(f"until must be a callable of Status, got {self.until!r}")
+
+    def _check_inference(self) -> None:
+        if self.inference not in (None, True, False):
+            raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
+        if not self.inference:
+            return
+        require(NEEDS, self.problem, "inference=True")
+        weights = self.penalty.weights()
+        if weights is None or np.any(weights):
+            raise InvalidInput(
+                f"inference=True with {self.penalty!r}: the Hessian of a penalised fit does not define standard "
+                "errors; pass penalty=NoPenalty(), or leave inference out"
+            )
 
     @property
     def certifiable(self) -> bool:

@@ -60,7 +60,8 @@ class Logistic(GLM):
         return cautious_bound(bend, reach)
 
     def pearson_rows(self, margins: Array, y: Array) -> Array:
-        return np.exp(np.where(y > 0, -margins, margins).clip(max=700))
+        odds: Array = np.exp(np.where(y > 0, -margins, margins).clip(max=700))
+        return odds
 
     def log_density(self, margins: Array, y: Array, weight: Array, dispersion: float) -> Array:
         return -weight * self.rows(margins, y).loss / dispersion

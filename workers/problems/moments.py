@@ -19,7 +19,9 @@ class Moments(NamedTuple):
     Chunks' moments add up, field by field.
     """
 
-    sums: Array  #: (4,) losses, Pearson's Σ weight·(y − µ)²/V(µ), Σ weight, rows that have a weight
+    #: (5,) losses, Pearson's Σ weight·(y − µ)²/V(µ), Σ weight, rows that have a weight, and the log-likelihood
+    #: where no dispersion is to be estimated first, else nan
+    sums: Array
     observed: Array  #: the losses' Hessian
     expected: Array  #: its expectation given X, (0, 0) where it is the same
     meat: Array  #: Σ weight·s sᵀ over the scores s of unweighted rows: ``weight`` rows alike
@@ -64,7 +66,9 @@ class Family:
             at = self.rows(margins, data.y)  # type: ignore[attr-defined]
             pearson, mean = self.pearson_rows(margins, data.y), self.expected_rows(margins, data.y)
         loss, first, second, pearson = (_counting(part, weight) for part in (*at, pearson))
-        sums = np.array([loss @ weight, pearson @ weight, weight.sum(), np.count_nonzero(weight)])
+        fixed = self.dispersion if self.dispersion is not None else np.nan
+        likelihood = np.nan if np.isnan(fixed) else self.log_likelihood(data, z, np.full(2, fixed))[1]
+        sums = np.array([loss @ weight, pearson @ weight, weight.sum(), np.count_nonzero(weight), likelihood])
         observed = self.information(data, second, weight)
         expected = np.empty((0, 0)) if mean is None else self.information(data, _counting(mean, weight), weight)
         meat = self.outer(data, first, weight)
@@ -80,8 +84,9 @@ class Family:
         """(2,): of ``weight`` rows alike at the first φ, of rows of that precision at the second."""
         margins, counts = self.margins(data, z), data.weights > 0  # type: ignore[attr-defined]
         margins, y, weight = margins[counts], data.y[counts], data.weights[counts]
-        alike = self.log_density(margins, y, np.ones_like(weight), float(dispersions[0]))
-        precise = self.log_density(margins, y, weight, float(dispersions[1]))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a perfect fit leaves a dispersion of zero
+            alike = self.log_density(margins, y, np.ones_like(weight), float(dispersions[0]))
+            precise = self.log_density(margins, y, weight, float(dispersions[1]))
         return np.array([weight @ alike, precise.sum()])
 
 
