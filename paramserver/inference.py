@@ -152,6 +152,12 @@ def combinations(
         raise InvalidInput(f"reference must be a class from 0 to {K - 1}, got {reference!r}")
     kept = [k for k in range(K) if k != reference]
     inside = np.eye(K) - (1.0 / K if reference is None else np.eye(K)[reference])
-    rows = np.kron(np.eye(p // K), inside).reshape(p // K, K, p)[:, kept]
-    labels = tuple(f"{name}[{k}]" for k in kept for name in names)
-    return labels, np.swapaxes(rows, 0, 1).reshape(-1, p)
+    n = p // K  # z holds K rows of coefficients, then K intercepts
+    places = np.arange(p - K * inference.intercept).reshape(K, -1)
+    if inference.intercept:
+        places = np.hstack([places, np.arange(p - K, p)[:, None]])
+    rows = np.zeros((len(kept), n, p))
+    for i, k in enumerate(kept):
+        for j in range(n):
+            rows[i, j, places[:, j]] = inside[k]
+    return tuple(f"{name}[{k}]" for k in kept for name in names), rows.reshape(-1, p)

@@ -227,10 +227,15 @@ class GLM(Family, Problem):
     def null(self, data: Data, z: Array) -> Null:
         """Over y and offset alone: X is not touched."""
         _, b = self._split(z)
-        at = self._weighed(data, slice(None), self._offset(data, np.full(data.rows, b)))
+        margins = np.broadcast_to(b, (data.rows, *np.shape(b)))
+        at = self._weighed(data, slice(None), self._offset(data, margins))
         if not self.fit_intercept:
             return Null(float(at.loss.sum()), np.empty(0), np.empty((0, 0)))
-        return Null(float(at.loss.sum()), np.array([at.first.sum()]), np.array([[at.second.sum()]]))
+        return Null(float(at.loss.sum()), np.atleast_1d(at.first.sum(axis=0)), self._corner(at.second))
+
+    def _corner(self, curvature: Array) -> Array:
+        """The intercepts' own part of the Hessian, (1, 1) or (K, K)."""
+        return np.array([[curvature.sum()]])
 
     # -- passes over the rows --------------------------------------------------------------------
 
@@ -288,7 +293,7 @@ class GLM(Family, Problem):
     def hessian(self, data: Data, curvature: Array) -> Array:
         """XᵀDX with the intercept's row and column, (p, p)."""
         X = self.design(data)
-        return self._bordered(X.gram(curvature), _sums(X, curvature), float(curvature.sum()))
+        return self._bordered(X.gram(curvature), sums(X, curvature), float(curvature.sum()))
 
     def _bordered(self, H: Array, edge: Array, corner: float) -> Array:
         """A Hessian block in the units of z, with the intercept's row and column where there is one."""
@@ -329,7 +334,7 @@ class GLM(Family, Problem):
         return self._join(furthest if width == 1 else np.tile(furthest[:, None], width), np.ones(width))
 
 
-def _sums(X: Design, weight: Array) -> Array:
+def sums(X: Design, weight: Array) -> Array:
     """Xᵀ weight, (d,)."""
     out = np.zeros(X.shape[1])
     for rows, block in X.blocks():
