@@ -322,6 +322,16 @@ class GLM(Family, Problem):
         loss = self._weighed(data, slice(None), at + moved).loss.sum()
         return float(terms[counts] @ data.weights[counts]), float(loss)
 
+    def without(self, data: Data, z: Array, step: Array, small: float) -> Data:
+        """The chunk less rows that ``step`` moves by 0.4 margins or more, or whose loss at z is at most ``small``.
+
+        Losses are ≥ 0, so that what bounds F* for the other rows bounds it for all.
+        """
+        loss = self._weighed(data, slice(None), self.margins(data, z)).loss
+        moved = np.abs(self.linear(data, step)).reshape(data.rows, -1).max(axis=1, initial=0.0)
+        kept = (moved < 0.4) & (loss > small)
+        return replace(data, weight=np.where(kept, data.weights, 0.0), memo={"extent": data.extent()})
+
     def reach(self, data: Data) -> Array:
         """max_j |X_jk| of each column, 1 for the intercept, (p,)."""
         low, high = data.extent()
