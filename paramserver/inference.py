@@ -10,8 +10,9 @@ import numpy as np
 from paramserver.errors import InvalidInput
 from paramserver.identify import undetermined
 from paramserver.messages import Array
-from paramserver.quadratic import Factor, scale_of
+from paramserver.quadratic import scale_of
 
+EPSILON = 1e-15  #: the least eigenvalue that rounding leaves of a matrix of unit diagonal
 ESTIMABLE = 1e-6  #: a combination with a smaller part along a null direction, relatively, has none
 
 CHOICES = {
@@ -105,7 +106,8 @@ def inverse(information: Array) -> tuple[Array, Array]:
     unit = scale_of(information)
     null, _ = np.linalg.qr(basis / unit[:, None])
     along = null @ null.T
-    filled = Factor(information * unit * unit[:, None] + along).solve(np.eye(p)) - along
+    values, vectors = np.linalg.eigh(information * unit * unit[:, None] + along)
+    filled = (vectors / values.clip(min=EPSILON)) @ vectors.T - along
     return filled * unit * unit[:, None], basis
 
 
