@@ -26,13 +26,13 @@ class Inferring:
 
     Attributes
     ----------
-    reason : the run's, which ends when this is done. why_not : in words, where there is no inference.
+    reason : the run's, which ends when this is done.
     """
 
     params: Parameters
     verifier: Verifier
     reason: str = ""
-    why_not: str = "the run ended before its z was verified"
+    _missing: str = "the run ended before its z was verified"
     _found: tuple[Version, Inference] | None = None
 
     @property
@@ -43,8 +43,8 @@ class Inferring:
 
     def begin(self, reason: str, limit: float) -> bool:
         """Ask, if inference is wanted and there can be any; False where the run may end at once."""
-        self.reason, self._found, self.why_not = reason, None, self._refusal()
-        if self.why_not:
+        self.reason, self._found = reason, None
+        if self._refusal():
             return False
         self.verifier.ask(Task.INFER, self.params.z, {}, limit)
         return True
@@ -84,13 +84,20 @@ class Inferring:
         chunks = f"chunks {sorted(gather.pending)[:10]} did not answer in time"
         if gather.task is Task.LIKELIHOOD:
             return f"no log-likelihood: {chunks}"
-        self.why_not = chunks
+        self._missing = chunks
         return f"no standard errors: {chunks}"
 
     @property
     def found(self) -> Inference | None:
-        """For today's z."""
-        return self._found[1] if self._found is not None and self._found[0] == self.params.version else None
+        """For today's z and penalty."""
+        if self._found is None or self._found[0] != self.params.version or self._refusal():
+            return None
+        return self._found[1]
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing was found, in words."""
+        return "" if self.found is not None else self._refusal() or self._missing
 
     def _dispersions(self, found: Inference) -> Array:
         """(2,): for weights as frequencies, and as precisions."""

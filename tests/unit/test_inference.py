@@ -76,7 +76,7 @@ def offset_last(kind):
     return OffsetLast
 
 
-def fit(problem, X, y, weight=None, tol=1e-13, **options):
+def fit(problem, X, y, weight=None, tol=1e-18, **options):
     return ps.simulate(
         problem, X, y, sample_weight=weight, chunks=4, network=NETWORK, tol=tol, inference=True, **options
     ).result
@@ -350,6 +350,7 @@ class Cluster:
         self.core = Core(
             RunSpec(problem, settings.pop("penalty", ps.NoPenalty()), ps.AggregatedNewton(), 3, **settings), 0, 0.0
         )
+        self.core.dispatch.holds("w0", {0, 1, 2})
         self.silent, self.now, self.asked = silent, 0.0, []
 
     def run(self):
