@@ -16,11 +16,13 @@ from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.run import Run, ask_supervisor
+from paramserver.server import inferring
 from paramserver.server.spec import RunSpec
 from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
 from paramserver.workers import chunks as chunking
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers import exposure as exposures
+from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
 
@@ -38,6 +40,8 @@ def launch(
     y: Any = None,
     *,
     sample_weight: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
     penalty: Penalty | None = None,
     consensus: str | Consensus = "newton",
     z0: Any = None,
@@ -56,17 +60,22 @@ def launch(
 
     With an asynchronous client: ``run = await launch(...)``, ``result = await run``.
 
-    Minimises Σ sample_weight·loss + R(w) over z = (w, intercept); the intercept is last in z and
-    never penalised.
+    Minimises Σ sample_weight·loss(Xw + intercept + offset) + R(w) over z = (w, intercept); the
+    intercept is last in z and never penalised.
 
     Parameters
     ----------
     problem : Problem
         `Logistic`, `LeastSquares`, or your own.
-    X : array_like (n, d), dask array or DataFrame, or list of chunks
-        Unknown chunk sizes are fine. A list holds futures or delayed values of (X_i, y_i), tuples
-        of them, or objects handed to the problem untouched, one a chunk.
+    X : array_like or scipy sparse (n, d), dask array of either, DataFrame, or list of chunks
+        Unknown chunk sizes are fine, and so is what `datasets.encode(..., expand=False)` makes. A
+        list holds, one a chunk, futures or delayed values of (X_i, y_i[, weight_i[, offset_i]]),
+        tuples of them, or objects handed to the problem untouched.
     y, sample_weight : as X, (n,)
+    offset : as X, (n,), or (n, K) where there are K margins a row
+        Added to each row's margin.
+    exposure : as X, (n,), > 0
+        ``offset=log(exposure)`` by another name; only one of both.
     penalty : Penalty
         `NoPenalty()`, `L1`, `L2`, `ElasticNet`, or your own.
     consensus : "newton", "admm" or Consensus
@@ -100,6 +109,8 @@ def launch(
     client = _client(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = _rule(consensus)
+    given = chunking.Given(X, y, sample_weight, offset, exposure)
+    exposures.check_one(offset, exposure)
     _check_plugins(problem, rule, penalty)
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
@@ -107,9 +118,10 @@ def launch(
     spec = RunSpec(
         problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep, inference=inference
     )
+    inferring.check(spec)
 
     def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
-        data = chunking.make(client, problem, X, y, sample_weight, chunks or chunking.default(X, threads))
+        data = chunking.make(client, problem, given, chunks or chunking.default(X, threads))
         return replace(spec, n_chunks=len(data.keys), feature_names=data.names), data
 
     if client.asynchronous:
@@ -210,7 +222,7 @@ def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
     if lacking:
         lines = "\n".join(f"    def {text}" for text in lacking)
         raise InvalidInput(f"penalty must be a Penalty; {type(penalty).__name__} lacks\n{lines}")
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
 
 
 def _say_if_bound(client: Any) -> None:

@@ -50,7 +50,7 @@ class Assignment(NamedTuple):
     fields: Fields  #: the chunk's slot fields that the task needs
     whole: bool  #: a delta will not do: send everything
     fetch: int | None = None  #: a chunk to copy to this worker meanwhile
-    setup: tuple[Any, Any] | None = None  #: (problem, rule) as settled since, for a runner that holds no z yet
+    setup: Any = None  #: (problem, rule) as settled since, for a runner that holds no z yet; pickled on the wire
 
 
 class Wait(NamedTuple):

@@ -19,11 +19,13 @@ class Residuals(NamedTuple):
 
     ``estimate`` is in units of the objective and only triggers a verification; ``primal`` and
     ``dual`` are the rule's residuals (Boyd et al. 2011, section 3.3), nan where it has none.
+    ``relative`` is the larger of the two over its own scale: it ends a run whose objective nobody knows.
     """
 
     estimate: float
     primal: float = float("nan")
     dual: float = float("nan")
+    relative: float = float("nan")
 
 
 class Verified(NamedTuple):
@@ -80,7 +82,7 @@ class Params:
     certified: bool = False
 
     def named(self) -> dict[str, float]:
-        """Coefficients by feature name (``x0``, ``x1`` … where the data have none)."""
+        """Coefficients by feature name (``x0``, ``x1`` … where the data have none); "name[k]" for class k of K."""
         return _named(self.coef_, self.feature_names)
 
 
@@ -153,9 +155,10 @@ class Result:
     objective : float
         F(z) = Σ weight·loss + R, exact where ``certificate`` is "duality gap".
     gap, gap_absolute : float
-        Upper bound of F(z) − F*, over F(null model), and absolute.
+        Upper bound of F(z) − F*, over F(null model), and absolute. Where ``certificate`` is "residual",
+        the larger of the relative residuals, and nan.
     certificate : str
-        "duality gap" (a proof), "estimate" (the rule's own), "residual".
+        "duality gap" (a proof), "estimate" (the rule's own), "residual" (of a problem without values).
     converged : bool
         The gap is certified to tol, whatever ended the run.
     reason : str
@@ -194,7 +197,7 @@ class Result:
     no_inference: str = ""
 
     def named(self) -> dict[str, float]:
-        """Coefficients by feature name (``x0``, ``x1`` … where the data have none)."""
+        """Coefficients by feature name (``x0``, ``x1`` … where the data have none); "name[k]" for class k of K."""
         return _named(self.coef_, self.feature_names)
 
     def summary(
@@ -248,6 +251,8 @@ class Result:
 
 
 def _named(coef: Any, names: tuple[str, ...] | None) -> dict[str, float]:
-    flat = np.ravel(coef)
-    names = names or tuple(f"x{j}" for j in range(flat.size))
-    return dict(zip(names, flat.tolist(), strict=True))
+    coef = np.atleast_1d(coef)
+    columns = names or tuple(f"x{j}" for j in range(coef.shape[-1]))
+    if coef.ndim == 2:
+        columns = tuple(f"{name}[{k}]" for k in range(len(coef)) for name in columns)
+    return dict(zip(columns, coef.ravel().tolist(), strict=True))

@@ -190,7 +190,7 @@ class Core:
         self.params.begin(self.null.start, now)
         assert self.params.setup is not None
         self._fits(self.params.setup.p)
-        self.stopping.scale = max(self.params.setup.start.objective, 1e-300)
+        self.stopping.scale = self.spec.scale(self.params.setup.start.objective)
         self.state = "running"
         self._log(now)
 
@@ -207,12 +207,12 @@ class Core:
     def _new_z(self, now: float) -> None:
         self.params.recompute(now)
         estimate = self._look(now)
-        if self.state != "running" or estimate is None or not self.stopping.due(estimate, self.params.reports):
+        if self.state != "running" or estimate is None:
             return
         if not self.spec.certifiable:
-            if estimate <= self.stopping.scale * (self.stopping.tol or 1e-6):
+            if self.stopping.settled(self.residuals, self.spec.measured):
                 self._finish("converged", now)
-        elif self._rest_until == np.inf:
+        elif self.stopping.due(estimate, self.params.reports) and self._rest_until == np.inf:
             self._verify(now)
 
     def _look(self, now: float) -> float | None:

@@ -55,6 +55,8 @@ class Gather:
         if chunk not in self.pending:
             return False
         self.pending.discard(chunk)
+        if self.task is Task.SURVEY:  # the problem merges these, from the slots
+            return True
         for name, value in answer.items():
             if name not in self.total:
                 self.total[name] = np.array(value, dtype=np.float64)

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from paramserver.errors import InvalidInput
 from paramserver.inference import Inference
 from paramserver.messages import Array, Task, Version
+from paramserver.penalties import Bound
+from paramserver.server.findings import free_of
 from paramserver.server.gather import Gather
 from paramserver.server.parameters import Parameters
-from paramserver.server.spec import NEEDS
+from paramserver.server.spec import RunSpec
 from paramserver.server.verifier import Verifier
-from paramserver.workers.problems.base import Problem
+from paramserver.workers.problems.base import Problem, require
 
+NEEDS = ("moments", "log_likelihood")
 LARGE = 1000  #: coordinates above which the (p, p) matrices are made only when asked for
 TASKS = (Task.INFER, Task.LIKELIHOOD)
 
@@ -56,8 +60,7 @@ class Inferring:
             return "the run was launched with inference=False; pass True"
         if lacks(params.problem):
             return f"{type(params.problem).__name__} lacks {' or '.join(lacks(params.problem))}"
-        terms = params.bound.elastic_net()
-        if terms is None or np.any(terms):
+        if not free_of(params.bound).all():
             return "a penalised fit's Hessian does not define them; fit with penalty=NoPenalty()"
         if wanted is None and len(params.z) > LARGE:
             return f"z has {len(params.z)} coordinates; launch with inference=True if {LARGE} are not too many"
@@ -110,6 +113,27 @@ class Inferring:
         assert self._found is not None
         version, found = self._found
         self._found = version, replace(found, log_likelihood=(float(values[0]), float(values[1])))
+
+
+def check(spec: RunSpec) -> None:
+    """Refuse ``inference=True`` where it cannot be had, as far as is known before the data are.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if not spec.inference:
+        return
+    require(NEEDS, spec.problem, "inference=True")
+    try:
+        free = bool(free_of(Bound(spec.penalty, np.ones(1, bool))).all())
+    except InvalidInput:  # it is for another number of columns: the end will tell
+        return
+    if not free:
+        raise InvalidInput(
+            f"inference=True with {spec.penalty!r}: the Hessian of a penalised fit does not define standard "
+            "errors; pass penalty=NoPenalty(), or leave inference out"
+        )
 
 
 def lacks(problem: Problem) -> list[str]:

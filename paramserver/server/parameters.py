@@ -257,6 +257,8 @@ class Parameters:
         fields = self.fields()
         if self.z is None or len(fields) < len(self.live):
             return float("nan")
+        if self.setup is not None and np.isnan(self.setup.start.objective):  # of a problem without values
+            return float("nan")
         return float(self.rule.objective(fields, self.bound, self.z))
 
 

@@ -12,10 +12,8 @@ from paramserver.errors import InvalidInput
 from paramserver.messages import Array
 from paramserver.penalties import Penalty
 from paramserver.views import Status
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers.problems.base import Problem
 
-#: What inference needs of a problem.
-NEEDS = ("moments", "log_likelihood")
 CERTIFIABLE = ("evaluate", "hessian", "fenchel", "fenchel_bound", "reach", "line")
 
 
@@ -47,22 +45,21 @@ class RunSpec:
             value = getattr(self, what)
             if value is not None and not value > 0:
                 raise InvalidInput(f"{what} must be None or > 0, got {value!r}")
-        self._check_inference()
+        if self.inference not in (None, True, False):
+            raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
         if self.until is not None and not callable(self.until):
             raise InvalidInput(f"until must be a callable of Status, got {self.until!r}")
 
-    def _check_inference(self) -> None:
-        if self.inference not in (None, True, False):
-            raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
-        if not self.inference:
-            return
-        require(NEEDS, self.problem, "inference=True")
-        weights = self.penalty.weights()
-        if weights is None or np.any(weights):
-            raise InvalidInput(
-                f"inference=True with {self.penalty!r}: the Hessian of a penalised fit does not define standard "
-                "errors; pass penalty=NoPenalty(), or leave inference out"
-            )
+    @property
+    def measured(self) -> bool:
+        """Whether the problem has values; without, residuals must do."""
+        return callable(getattr(self.problem, "evaluate", None))
+
+    def scale(self, null: float) -> float:
+        """What gaps are relative to, given F(null model): where that is nothing, 1 for what cannot be certified."""
+        if self.certifiable:
+            return max(null, 1e-300)
+        return abs(null) if np.isfinite(null) and null else 1.0
 
     @property
     def certifiable(self) -> bool:

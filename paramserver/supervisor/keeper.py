@@ -64,7 +64,7 @@ class Keeper:
 
     async def hold(self, record: RunRecord) -> None:
         """Hold the run's keys; their graph may still be under way on the client's stream."""
-        keys = {key for parts in record.keys for key in parts}
+        keys = record.data
         limit = time.monotonic() + KEYS_LIMIT
         while not all(key in self.scheduler.tasks for key in keys):
             if time.monotonic() > limit:
@@ -85,13 +85,12 @@ class Keeper:
         record.actor = None
         record.blob = b""
         if record.holder in self.scheduler.clients:
-            keys = [key for parts in record.keys for key in parts]
-            self.scheduler.client_releases_keys(keys, record.holder)
+            self.scheduler.client_releases_keys(list(record.data), record.holder)
             self.scheduler.clients.pop(record.holder, None)
 
     def _check_chunks(self, record: RunRecord) -> None:
         for i, parts in enumerate(record.keys):
-            for key in parts:
+            for key in (key for key in parts if key is not None):
                 task = self.scheduler.tasks.get(key)
                 if task is None or task.state == "forgotten":
                     self.fail(record, ChunkLost(

@@ -42,6 +42,11 @@ class RunRecord:
         return f"paramserver-{self.run_id}"
 
     @property
+    def data(self) -> set[Any]:
+        """The keys of all chunks' parts."""
+        return {key for parts in self.keys for key in parts if key is not None}
+
+    @property
     def live(self) -> bool:
         """Has, or is about to have, a server."""
         return self.state in ("waiting", "live", "converged")

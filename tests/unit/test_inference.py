@@ -66,16 +66,6 @@ def given(family):
     return np.asarray(y, float), rng.integers(1, 4, N).astype(float), 0.5 * rng.standard_normal(N)
 
 
-def offset_last(kind):
-    """The problem, taking the last column of X as its offset."""
-
-    class OffsetLast(kind):
-        def prepare(self, X, y, *weight):
-            return super().prepare(X[:, :-1], y, *(weight or (None,)), X[:, -1])
-
-    return OffsetLast
-
-
 def fit(problem, X, y, weight=None, tol=1e-18, **options):
     return ps.simulate(
         problem, X, y, sample_weight=weight, chunks=4, network=NETWORK, tol=tol, inference=True, **options
@@ -117,12 +107,13 @@ def test_equal_to_statsmodels(family, weights, offset, dress):
     if weights is not None:
         options["freq_weights" if weights == "frequency" else "var_weights"] = weight
     if offset:
-        kind, options["offset"] = offset_last(kind), off
+        options["offset"] = off
     result = fit(
         kind(standardize=dress == "standardize"),
-        np.column_stack([X, off]) if offset else X,
+        X,
         y,
         None if weights is None else weight,
+        offset=options.get("offset"),
     )
     ask = {"weights": weights or "frequency"}
     assert_same(result.summary(**ask), reference(family, theirs, y, **options), rows)
@@ -423,7 +414,9 @@ def test_a_kept_run_infers_anew_after_an_update():
 def test_refusals(monkeypatch):
     y, *_ = given("logistic")
     with pytest.raises(InvalidInput, match="penalised fit does not define standard errors"):
-        RunSpec(Logistic(), ps.L2(1.0), ps.AggregatedNewton(), 1, inference=True)
+        fit(Logistic(), columns(), y, penalty=ps.L2(1.0))
+    with pytest.raises(InvalidInput, match="moments"):
+        fit(ps.Smooth(lambda w: float(w @ w), lambda w: 2 * w, size=3), columns(), y)
     with pytest.raises(InvalidInput, match="inference must be None, True or False"):
         RunSpec(Logistic(), ps.NoPenalty(), ps.AggregatedNewton(), 1, inference="yes")
     with pytest.raises(InvalidInput, match="penalty=NoPenalty"):

@@ -86,7 +86,8 @@ class GLM(Family, Problem):
     def fenchel_rows(self, margins: Array, y: Array, delta: Array, moved: Array) -> Array:
         """ℓ(m) + ℓ*(θ) − θ·m per row at m = margins + moved, θ = ℓ' + ℓ''·delta at the margins.
 
-        inf where θ leaves the domain.
+        inf where θ leaves the domain. In place of ℓ*(θ), which may have no closed form, any bound of it
+        from above will do, if it depends on θ alone and not on ``moved``.
         """
 
     @abstractmethod
