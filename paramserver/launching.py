@@ -16,6 +16,7 @@ from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.run import Run, ask_supervisor
+from paramserver.server import inferring
 from paramserver.server.spec import RunSpec
 from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
@@ -51,6 +52,7 @@ def launch(
     max_seconds: float | None = None,
     max_pushes: int | None = None,
     keep: bool = False,
+    inference: bool | None = None,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
 ) -> Run:
@@ -92,6 +94,9 @@ def launch(
         Limits; the last z is certified when one is met.
     keep : bool
         The run stays live after convergence, until `Run.stop`.
+    inference : bool
+        Whether the run ends with the passes over the data that `Result.summary` needs: None where
+        there is no penalty, the problem offers them and p ≤ 1000; True also for a larger p.
     chunks : int
         For data in memory: how many chunks (default 8 a worker thread).
     runners_per_worker : int
@@ -110,7 +115,10 @@ def launch(
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
     # Checked before any data are sent; how many chunks they make is seen then.
-    spec = RunSpec(problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep)
+    spec = RunSpec(
+        problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep, inference=inference
+    )
+    inferring.check(spec)
 
     def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
         data = chunking.make(client, problem, given, chunks or chunking.default(X, threads))

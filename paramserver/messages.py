@@ -31,6 +31,8 @@ class Task(str, Enum):
     VERIFY = "verify"  #: exact value, gradient and Hessian at this z
     CONJUGATE = "conjugate"  #: the exact Fenchel term along a step from this z
     LINE = "line"  #: values along a step from this z
+    INFER = "infer"  #: the moments that standard errors are made of, at the last z
+    LIKELIHOOD = "likelihood"  #: the log-likelihood there, the dispersion being known
 
 
 #: Tasks about a z that is not the published one.

@@ -17,6 +17,7 @@ from paramserver.penalties import Penalty
 from paramserver.server import findings
 from paramserver.server.dispatch import Dispatch
 from paramserver.server.gather import Gather
+from paramserver.server.inferring import Inferring
 from paramserver.server.null import NullModel
 from paramserver.server.parameters import Parameters, with_settings
 from paramserver.server.record import Record
@@ -47,6 +48,7 @@ class Core:
         self.params = Parameters(spec, epoch, now)
         self.stopping = Stopping(spec.tol, superlinear=spec.rule.adopts)
         self.verifier = Verifier(self.params, self.stopping)
+        self.inferring = Inferring(self.params, self.verifier)
         self.verifier.gather = Gather(Task.SURVEY, None, set(range(spec.n_chunks)), np.inf)
         self.dispatch = Dispatch(self.params.slots, spec.patience)
         self.record = Record()
@@ -165,7 +167,8 @@ class Core:
             if self.state == "surveying":
                 self._begin(now)
             elif self.verifier.gather is not None:
-                self._concluded(self.verifier.conclude(now, self._limit(now)), now)
+                asker = self.inferring if self.inferring.under_way else self.verifier
+                self._concluded(asker.conclude(now, self._limit(now)), now)
             else:
                 self._new_z(now)
         except RunFailed as error:
@@ -233,6 +236,8 @@ class Core:
         self.dispatch.asked_at = now
         if how == "asking":
             return
+        if how == "inferred":
+            return self._finish(self.inferring.reason, now)
         self._log(now, certified=True)
         if self.ending:
             self._conclude(self.ending, now)
@@ -252,7 +257,8 @@ class Core:
             self._note(text)
         if found is not None:
             self.verifier.move_along(findings.least_norm(params, found), now)
-        self._finish(reason, now)
+        if not self.inferring.begin(reason, self._limit(now)):
+            self._finish(reason, now)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -317,6 +323,9 @@ class Core:
         if self.over:
             return
         if gather is not None and now > gather.limit:
+            if self.inferring.under_way:
+                self._note(self.inferring.give_up())
+                return self._finish(self.inferring.reason, now)
             self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
             self._thaw()
             self._rest_until = now + self.spec.silence
@@ -374,8 +383,7 @@ class Core:
         self.stopping.failures = 0
         self._thaw()
         self.reason, self.ended_at = "", None
-        version = self.params.version
-        return version._replace(n=version.n + 1)
+        return self.params.version._replace(n=self.params.version.n + 1)
 
     def _log(self, now: float, certified: bool = False) -> None:
         self._logged_at = now

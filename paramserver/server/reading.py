@@ -106,6 +106,8 @@ def result(core: Core) -> Result | None:
         feature_names=spec.feature_names,
         standard_errors=float(np.sqrt(2 * max(gap, 0.0))),
         notes=tuple(core.notes),
+        inference=core.inferring.found,
+        no_inference=core.inferring.why_not,
         pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots)},
     )
 

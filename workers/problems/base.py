@@ -29,6 +29,8 @@ CAPABILITIES = {
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
     "without": "without(data, z, step, small) -> data less the rows that step moves far, or whose loss is small",
     "reach": "reach(data) -> (p,) largest |X_jk| of each column",
+    "moments": "moments(data, z) -> Moments: what standard errors are made of, summed over the rows",
+    "log_likelihood": "log_likelihood(data, z, dispersions) -> (2,), by both meanings of weights",
 }
 
 

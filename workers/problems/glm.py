@@ -18,6 +18,7 @@ from paramserver.messages import Array
 from paramserver.workers.design import Design, as_design
 from paramserver.workers.problems.base import Evaluation, Null, Problem, Start
 from paramserver.workers.problems.columns import column, offsets
+from paramserver.workers.problems.moments import Family
 from paramserver.workers.problems.units import Columns, Units
 
 
@@ -57,7 +58,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class GLM(Problem):
+class GLM(Family, Problem):
     """Σ weight·loss(xᵀw + b + offset, y); z = (w, b) with the intercept b last, where there is one.
 
     Parameters
