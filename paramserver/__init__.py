@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from paramserver.consensus import ADMM, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
-    from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
+    from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
     from paramserver.views import Params, Result, Status
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 _HOME = {
     "ADMM": "paramserver.consensus",
     "AggregatedNewton": "paramserver.consensus",
+    "Box": "paramserver.penalties",
     "Consensus": "paramserver.consensus",
     "ElasticNet": "paramserver.penalties",
     "Gamma": "paramserver.workers.problems",
+    "GroupL1": "paramserver.penalties",
     "Huber": "paramserver.workers.problems",
     "L1": "paramserver.penalties",
     "L2": "paramserver.penalties",
@@ -49,6 +51,7 @@ _HOME = {
     "Multinomial": "paramserver.workers.problems",
     "Network": "paramserver.simulator",
     "NoPenalty": "paramserver.penalties",
+    "NonNegative": "paramserver.penalties",
     "Params": "paramserver.views",
     "Penalty": "paramserver.penalties",
     "Poisson": "paramserver.workers.problems",
@@ -74,9 +77,11 @@ _MODULES = ("datasets", "errors", "testing")
 __all__ = [
     "ADMM",
     "AggregatedNewton",
+    "Box",
     "Consensus",
     "ElasticNet",
     "Gamma",
+    "GroupL1",
     "Huber",
     "L1",
     "L2",
@@ -85,6 +90,7 @@ __all__ = [
     "Multinomial",
     "Network",
     "NoPenalty",
+    "NonNegative",
     "Params",
     "Penalty",
     "Poisson",

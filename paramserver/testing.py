@@ -38,19 +38,24 @@ def null_model(problem: Any, start: Start, data: Sequence[Any]) -> Start:
 def check_penalty(penalty: Penalty, d: int = 8, seed: int = 0) -> None:
     """Value, prox and subgradient belong to one convex function of ``d`` coordinates."""
     rng = np.random.default_rng(seed)
-    _same(_travelled(penalty).value(np.ones(d)), penalty.value(np.ones(d)), "a penalty survives pickling")
-    drawn = []
+    ones = penalty.project(np.ones(d))
+    _same(_travelled(penalty).value(ones), penalty.value(ones), "a penalty survives pickling")
+    drawn, terms, blocks = [], penalty.terms(d), penalty.blocks(d)
     for _ in range(20):
         v, near = _frozen(rng.standard_normal(d) * 10.0 ** rng.uniform(-2, 2)), _frozen(rng.standard_normal(d))
-        steps = _frozen(10.0 ** rng.uniform(-2, 2, d))
+        steps = 10.0 ** rng.uniform(-2, 2, d)
+        steps = _frozen(steps if blocks is None else steps[blocks])  # one a block
         w = penalty.prox(v, steps)
         _law(w.shape == (d,) and np.isfinite(w).all(), f"prox returns {d} finite numbers, got {w!r}")
         slope = (v - w) / steps
         off = np.abs(slope - penalty.subgradient(w, slope)) / (1 + np.abs(slope) + np.abs(v / steps))
         _law(off.max() <= 1e-7, f"(v - prox(v))/steps is a subgradient at prox(v): off by {off.max():.2e} relatively")
+        inside = penalty.project(v)
+        _law(np.isfinite(penalty.value(inside)), f"project leads to where value is finite, not to {inside!r}")
+        _law(np.array_equal(penalty.project(w), w), f"project leaves {w!r} alone: value is finite there")
         drawn.append((v, w, penalty.subgradient(w, near), near, steps))
     for (v, w, g, near, steps), (v2, w2, *_) in zip(drawn, drawn[1:] + drawn[:1], strict=True):
-        value, value2, middle = (penalty.value(x) for x in (w, w2, 0.3 * w + 0.7 * w2))
+        value, value2, middle = (penalty.value(x) for x in (w, w2, penalty.project(0.3 * w + 0.7 * w2)))
         slack = 1e-9 * (1 + abs(value) + abs(value2) + float(np.abs(g) @ np.abs(w2 - w)))
         _law(value >= 0 and np.isfinite(value), f"value is finite and >= 0 where prox leads, got {value}")
         _law(middle <= 0.3 * value + 0.7 * value2 + slack, f"value is convex: {middle} between {value} and {value2}")
@@ -60,8 +65,9 @@ def check_penalty(penalty: Penalty, d: int = 8, seed: int = 0) -> None:
         _same(penalty.distance(w, near), np.linalg.norm(near - g), "distance is that to the nearest subgradient")
         apart, moved = (v - v2) ** 2 @ (1 / steps), (w - penalty.prox(v2, steps)) ** 2 @ (1 / steps)
         _law(moved <= apart * (1 + 1e-9), f"prox is nonexpansive in the metric 1/steps: {moved} > {apart}")
-        if (said := penalty.weights()) is not None:
-            _same(value, said[0] * np.abs(w).sum() + 0.5 * said[1] * (w @ w), f"value is what weights() = {said} say")
+        if terms is not None:
+            _same(value, terms.value(w), "value is what terms say")
+            _same(w, terms.prox(v, steps), "prox is what terms say")
 
 
 def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:

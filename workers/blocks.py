@@ -1,9 +1,9 @@
-"""What users pass → a dask array of one block a chunk; a block is an array, scipy sparse or a table of codes."""
+"""What users pass → one block a chunk; a block is an array, scipy sparse or a table of codes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
@@ -12,7 +12,7 @@ from dask.delayed import Delayed
 from scipy.sparse import issparse
 
 from paramserver.errors import InvalidInput
-from paramserver.workers import exposure
+from paramserver.workers import at_hand
 from paramserver.workers.design import Design
 
 NUMBERS = "fiub"  #: kinds of dtype
@@ -26,32 +26,46 @@ class Encoded:
 
     Attributes
     ----------
-    blocks : dask array (n, d) with unknown chunk sizes, whose blocks are `Table`s
-    names : d feature names
+    tables : list of delayed `Table`
+    names : feature names
     """
 
-    blocks: Any
+    tables: list[Delayed]
     names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, tables: list[Delayed], names: tuple[str, ...]) -> Encoded:
-        """From delayed tables."""
-        return cls(array_of(tables, [np.nan] * len(tables), len(names)), names)
 
     @property
     def npartitions(self) -> int:
         """As many as the frame's."""
-        return int(self.blocks.numblocks[0])
+        return len(self.tables)
 
-    def to_delayed(self) -> list[Delayed]:
-        """The tables."""
-        return list(self.blocks.to_delayed().reshape(-1))
+
+class Blocks(NamedTuple):
+    """Rows in delayed blocks that no dask array can hold, or should: Dask's fusion lost keys of such arrays."""
+
+    delayed: list[Delayed]
+    rows: tuple[float, ...]  #: of each; nan where unknown
+    columns: int
+
+    @property
+    def shape(self) -> tuple[float, int]:
+        """As a dask array's."""
+        return sum(self.rows), self.columns
+
+    @property
+    def chunks(self) -> tuple[tuple[float, ...], tuple[int]]:
+        """As a dask array's."""
+        return self.rows, (self.columns,)
+
+    @property
+    def numblocks(self) -> tuple[int, int]:
+        """As a dask array's."""
+        return len(self.delayed), 1
 
 
 def matrix(X: Any, n_chunks: int) -> tuple[Any, Names]:
-    """X as a dask array of one block a chunk, and its column names if there are any."""
+    """X as a dask array or `Blocks`, one block a chunk, and its column names if there are any."""
     if isinstance(X, Encoded):
-        return X.blocks, X.names
+        return Blocks(X.tables, (np.nan,) * len(X.tables), len(X.names)), X.names
     if isinstance(X, Design) or issparse(X):
         return _pieces(X, n_chunks), getattr(X, "names", None)
     X, names = collection(X, "X", None, n_chunks)
@@ -59,26 +73,22 @@ def matrix(X: Any, n_chunks: int) -> tuple[Any, Names]:
         X = X[:, None]
     if X.ndim != 2:
         raise InvalidInput(f"X must have two dimensions, got shape {X.shape}")
-    _check_numbers(X, "X")
+    at_hand.check_numbers(X, "X")
     X = X.rechunk({1: -1}) if X.numblocks[1] > 1 else X
     return (X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)), names
 
 
-def _pieces(X: Any, n_chunks: int) -> Any:
+def _pieces(X: Any, n_chunks: int) -> Blocks:
     """A sparse matrix or a design in memory, cut by rows."""
     if issparse(X):
-        _check_numbers(X, "X")
+        at_hand.check_numbers(X, "X")
         X = (X.reshape(-1, 1) if X.ndim == 1 else X).tocsr()
     take = X.take if isinstance(X, Design) else X.__getitem__
     n, d = X.shape
     rows = -(-max(n, 1) // n_chunks)
     cuts = [slice(a, min(a + rows, n)) for a in range(0, max(n, 1), rows)]
-    return array_of([dask.delayed(take(cut), traverse=False) for cut in cuts], [c.stop - c.start for c in cuts], d)
-
-
-def array_of(blocks: list[Delayed], sizes: list[Any], columns: int) -> Any:
-    """These blocks, whatever they are, as a dask array; only its keys and shape mean something."""
-    return da.concatenate([da.from_delayed(b, (n, columns), np.float64) for b, n in zip(blocks, sizes, strict=True)])
+    lengths = tuple(cut.stop - cut.start for cut in cuts)
+    return Blocks([dask.delayed(take(cut), traverse=False) for cut in cuts], lengths, d)
 
 
 def collection(value: Any, what: str, like: Any, n_chunks: int = 1) -> tuple[Any, Names]:
@@ -138,11 +148,6 @@ def _numeric_columns(frame: Any, what: str) -> Names:
     return tuple(map(str, frame.columns))
 
 
-def _check_numbers(array: Any, what: str) -> None:
-    if array.dtype.kind not in NUMBERS:
-        raise InvalidInput(f"{what} must be numbers, got dtype {array.dtype}: encode it first")
-
-
 # -- columns beside X ------------------------------------------------------------------------------
 
 
@@ -155,11 +160,9 @@ def aligned(value: Any, what: str, X: Any) -> Any:
         column = column[:, 0]
     if column.ndim != 1 and not (what == "offset" and column.ndim == 2):
         raise InvalidInput(f"{what} must be one column, got shape {column.shape}")
-    _check_numbers(column, what)
+    at_hand.check_numbers(column, what)
     column = _like(column, what, X)
-    return (
-        column.map_blocks(exposure.log, dtype=np.float64) if what == "exposure" and hasattr(value, "dask") else column
-    )
+    return column.map_blocks(at_hand.log, dtype=np.float64) if what == "exposure" and hasattr(value, "dask") else column
 
 
 def _at_hand(value: Any, what: str, X: Any) -> Any:
@@ -174,8 +177,10 @@ def _at_hand(value: Any, what: str, X: Any) -> Any:
     if np.ndim(value) and len(value) != X.shape[0]:
         raise InvalidInput(f"{what} has {len(value)} rows where X has {X.shape[0]}")
     if what == "exposure":
-        return exposure.checked_log(value)
-    return exposure.checked(value) if what == "offset" else value
+        return at_hand.checked_log(value)
+    if what == "sample_weight":
+        return at_hand.checked_weight(value)
+    return at_hand.checked(value) if what == "offset" else value
 
 
 def _like(column: Any, what: str, X: Any) -> Any:

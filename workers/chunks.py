@@ -12,8 +12,8 @@ from dask.delayed import Delayed
 from distributed import Future
 
 from paramserver.errors import InvalidInput
-from paramserver.workers import exposure as exposures
-from paramserver.workers.blocks import Encoded, aligned, matrix
+from paramserver.workers import at_hand
+from paramserver.workers.blocks import Blocks, Encoded, aligned, matrix
 from paramserver.workers.problems.base import Problem
 
 PER_THREAD = 8  #: chunks a worker thread, where we choose
@@ -57,13 +57,18 @@ def make(client: Any, problem: Problem, given: Given, n_chunks: int | None = Non
         problem.check_target(np.asarray(given.y))
     columns = [None if value is None else aligned(value, what, X) for what, value in _beside(given)]
     parts = [X, *columns]
+    lazy = [part for whole in parts if whole is not None for part in _lazy_parts(whole)]
     with warnings.catch_warnings():  # for data in memory a large graph is what was asked for
         warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-        held = client.persist([part for part in parts if part is not None])
-    keys = iter([list(flatten(part.__dask_keys__())) for part in held])
+        held = client.persist(lazy)
+    keys = iter([key for part in held for key in flatten(part.__dask_keys__())])
     n = X.numblocks[0]
-    table = [[None] * n if part is None else next(keys) for part in parts]
+    table = [[None if part is None else next(keys) for _ in range(n)] for part in parts]
     return Chunks([_short(row) for row in zip(*table, strict=True)], held, names)
+
+
+def _lazy_parts(part: Any) -> list[Any]:
+    return part.delayed if isinstance(part, Blocks) else [part]
 
 
 def _beside(given: Given) -> list[tuple[str, Any]]:
@@ -124,9 +129,9 @@ def _from_list(client: Any, given: Given) -> Chunks:
 
 def _log_of(part: Any, chunk: int) -> Any:
     if isinstance(part, (Future, Delayed)):
-        return dask.delayed(exposures.log)(part)
+        return dask.delayed(at_hand.log)(part)
     try:
-        return exposures.checked_log(part)
+        return at_hand.checked_log(part)
     except InvalidInput as error:
         raise InvalidInput(f"chunk {chunk}: {error}") from None
 

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
+from paramserver.cli import model
 from paramserver.cli.common import client_of, line, print_json, result_dict
 from paramserver.errors import InvalidInput
 from paramserver.views import Result, Status
@@ -32,10 +35,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--scheduler", metavar="ADDR", help="an existing cluster (default: a LocalCluster)")
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
-    parser.add_argument("--problem", choices=("logistic", "least_squares"), default="logistic")
-    parser.add_argument("--penalty", choices=("l1", "l2", "elasticnet", "none"), default="l2")
-    parser.add_argument("--alpha", type=float, default=1.0, help="strength against the sum of losses (default 1.0)")
-    parser.add_argument("--l1-ratio", type=float, default=0.5, help="for elasticnet (default 0.5)")
+    model.add(parser)
     parser.add_argument("--consensus", choices=("newton", "admm"), default="newton")
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
@@ -57,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
     import paramserver as ps
 
     began = time.monotonic()
-    problem = ps.Logistic() if args.problem == "logistic" else ps.LeastSquares()
-    penalty = _penalty(args)
+    problem, penalty = model.problem(args), model.penalty(args)
     X, y, beside, name = _data(args)
     with _cluster(args) as (client, address):
         fit = ps.launch(
@@ -77,16 +76,6 @@ def run(args: argparse.Namespace) -> int:
             if args.keep:
                 _wait_for_interrupt(fit)
     return 0
-
-
-def _penalty(args: argparse.Namespace) -> Any:
-    import paramserver as ps
-
-    if args.penalty == "none":
-        return ps.NoPenalty()
-    if args.penalty == "elasticnet":
-        return ps.ElasticNet(args.alpha, args.l1_ratio)
-    return ps.L1(args.alpha) if args.penalty == "l1" else ps.L2(args.alpha)
 
 
 def _data(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], str]:
@@ -162,7 +151,8 @@ def _report(result: Result, seconds: float) -> None:
     print(f"\nstrongest of {result.n_features} coefficients ({result.penalty}, {result.consensus})")
     for name, value in strongest:
         print(f"    {name:<{width}}  {value:+.4f}")
-    print(f"    {'intercept':<{width}}  {result.intercept_:+.4f}\n")
+    intercepts = " ".join(f"{value:+.4f}" for value in np.ravel(result.intercept_))
+    print(f"    {'intercept':<{width}}  {intercepts}\n")
     print(f"objective      {result.objective:.10g}")
     print(
         f"certificate    F − F* ≤ {result.gap_absolute:.2g}, {result.gap:.1e} of the null model ({result.certificate})"

@@ -126,7 +126,7 @@ def _lazy_tables(frame: Any, plan: Plan) -> Encoded:
     encode_part = dask.delayed(tabulate, pure=True)
     # Not optimised: dask might merge partitions, and y's would no longer match.
     parts = frame.to_delayed(optimize_graph=False)
-    return Encoded.of([encode_part(part, plan) for part in parts], names_of(plan))
+    return Encoded([encode_part(part, plan) for part in parts], names_of(plan))
 
 
 def is_pandas(frame: object) -> bool:

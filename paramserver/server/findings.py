@@ -8,16 +8,20 @@ import numpy as np
 
 from paramserver.identify import Undetermined, shortest, undetermined
 from paramserver.messages import Array
-from paramserver.penalties import Bound
+from paramserver.penalties import Bound, Norms
 from paramserver.server.parameters import Parameters
 
 SHOWN = 12  #: columns named in one note
 
 
 def free_of(bound: Bound) -> np.ndarray:
-    """Mask (p,) of the coordinates that nothing but the data hold."""
-    terms = bound.elastic_net()
-    return ~bound.mask if terms is None else (terms[0] == 0) & (terms[1] == 0)
+    """Mask (p,) of the coordinates that nothing but the data hold: no penalty and no bound."""
+    form = bound.terms()
+    if form is None:
+        return ~bound.mask
+    if isinstance(form, Norms):
+        return np.asarray(form.ids < 0)
+    return np.asarray((form.l1 == 0) & (form.l2 == 0) & np.isneginf(form.lower) & np.isposinf(form.upper))
 
 
 def open_directions(params: Parameters, hessian: Array) -> Undetermined | None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty, Penalty
-from paramserver.quadratic import Factor, _accelerated, feature_sign, minimise, scale_of
+from paramserver.quadratic import Factor, minimise, scale_of
+from paramserver.quadratic.accelerated import accelerated
+from paramserver.quadratic.active_set import active_set
 
 
 def bound(penalty: Penalty, d: int, intercept: bool = False) -> Bound:
@@ -116,11 +118,11 @@ def test_scaling_the_columns_scales_the_solution(kind):
     s = 10.0 ** rng.choice([-6, 0, 6], 10)
     force = np.abs(c).max()
     plain = PENALTIES[kind](force)
-    l1, l2 = plain.weights()
+    terms = plain.terms(10)
 
     class Travelling(Bound):
-        def elastic_net(self):
-            return l1 * s, l2 * s * s
+        def terms(self):
+            return terms._replace(l1=terms.l1 * s, l2=terms.l2 * s * s)
 
     here = minimise(B, c, bound(plain, 10), np.zeros(10), np.zeros(10))
     there = minimise(B * np.outer(s, s), c * s, Travelling(plain, np.ones(10, bool)), np.zeros(10), np.zeros(10))
@@ -180,7 +182,7 @@ def test_custom_penalty_agrees_with_the_elastic_net(kind, d, scaled):
     a, b = minimise(B, c, named, start, start), minimise(B, c, unnamed, start, start)
     scale = scale_of(B)
     np.testing.assert_allclose(b / scale, a / scale, atol=1e-8 * np.abs(a / scale).max())
-    warm = _accelerated(B, B @ a - c, unnamed, a)  # from the solution it does not move away
+    warm = accelerated(B, B @ a - c, unnamed, a)  # from the solution it does not move away
     np.testing.assert_allclose(warm / scale, a / scale, atol=1e-9 * np.abs(a / scale).max())
 
 
@@ -222,7 +224,7 @@ def test_active_set_survives_what_rounding_left_of_a_matrix(seed):
     B = B * np.outer(scale, scale)
     noise = 1e-8 * rng.standard_normal((d, d))
     B = B + noise + noise.T
-    w = feature_sign(B, rng.standard_normal(d), np.full(d, 1e-3), np.zeros(d))
+    w = active_set(B, rng.standard_normal(d), L1(1e-3).terms(d), np.zeros(d))
     assert np.isfinite(w).all()
 
 
