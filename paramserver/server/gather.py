@@ -41,10 +41,12 @@ class Gather:
     number: int = 1
 
     def add(self, chunk: int, answer: Fields) -> bool:
-        """Sum an answer; False where this chunk's was not awaited."""
+        """Sum an answer (surveys are merged elsewhere); False where this chunk's was not awaited."""
         if chunk not in self.pending:
             return False
         self.pending.discard(chunk)
+        if self.task is Task.SURVEY:
+            return True
         for name, value in answer.items():
             if name not in self.total:
                 self.total[name] = np.array(value, dtype=np.float64)

@@ -46,13 +46,13 @@ def status(core: Core, now: float, runners: dict[str, int], server: str) -> Stat
         objective=core.objective,
         verified=core.verifier.verified,
         residuals=core.residuals,
-        n_chunks=len(p.slots),
+        n_chunks=sum(not slot.gone for slot in p.slots),
         n_rows=sum(slot.rows for slot in p.slots),
         n_features=0 if p.z is None else _n_features(core),
         pushes=core.record.pushes,
         refused=core.record.refused,
         staleness=core.record.staleness(),
-        chunk_age={i: max(end - slot.served, 0.0) for i, slot in enumerate(p.slots) if not slot.empty},
+        chunk_age={i: max(end - slot.served, 0.0) for i, slot in enumerate(p.slots) if not (slot.empty or slot.gone)},
         runners=runners,
         server=server,
         epoch=core.epoch,
@@ -92,7 +92,7 @@ def result(core: Core) -> Result | None:
         n_refused=sum(core.record.refused.values()),
         n_rows=sum(slot.rows for slot in p.slots),
         n_features=_n_features(core),
-        n_chunks=len(p.slots),
+        n_chunks=sum(not slot.gone for slot in p.slots),
         version=p.version,
         seconds=(core.started if core.ended_at is None else core.ended_at) - core.started,
         consensus=repr(p.rule),
@@ -102,7 +102,7 @@ def result(core: Core) -> Result | None:
         feature_names=spec.feature_names,
         standard_errors=float(np.sqrt(2 * max(gap, 0.0))),
         notes=tuple(core.notes),
-        pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots)},
+        pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots) if not slot.gone},
     )
 
 
@@ -111,6 +111,8 @@ def values(core: Core, what: str, chunk: int | None) -> list[ChunkValue]:
     slots = core.params.slots
     if chunk is not None and not 0 <= chunk < len(slots):
         raise InvalidInput(f"there is no chunk {chunk}: the run has chunks 0 to {len(slots) - 1}")
+    if chunk is not None and slots[chunk].gone:
+        raise InvalidInput(f"there is no chunk {chunk} any more: it was dropped")
     units = core.params.problem.outward if what == "local" else core.params.problem.outward_dual
     out = []
     for i in range(len(slots)) if chunk is None else (chunk,):
