@@ -25,6 +25,8 @@ def answer(rule: Consensus, problem: Problem, data: Any, work: Assignment, z: Ar
 
 
 def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    if "without" in fields:
+        data = problem.without(data, z, *fields["without"])
     at = problem.evaluate(data, z)
     out: Fields = {"f": np.float64(at.value), "g": at.gradient, "reach": _reach(problem, data)}
     if fields["hessian"]:
@@ -41,6 +43,8 @@ def _reach(problem: Any, data: Any) -> Array:
 
 
 def _conjugate(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    if "without" in fields:
+        data = problem.without(data, z, *fields["without"])
     term, loss = problem.fenchel(data, z, fields["step"], fields.get("move"))
     return {"fenchel": np.float64(term), "f": np.float64(loss)}
 

@@ -38,18 +38,19 @@ class Stopping:
 
     def passes(self, gap_absolute: float) -> bool:
         """Whether a certified gap ends the run."""
-        if gap_absolute > self._allowed():
+        if gap_absolute > self.allowed():
             return False
         return self.tol is not None or np.sqrt(2 * max(gap_absolute, 0.0)) <= STANDARD_ERRORS
 
-    def _allowed(self) -> float:
+    def allowed(self) -> float:
+        """The gap that tol allows."""
         return (DEFAULT_TOL if self.tol is None else self.tol) * self.scale
 
     def due(self, estimate: float, sweeps: float) -> bool:
         """Whether to verify now, given the rule's estimate and the sweeps done so far."""
         if estimate <= 0.5 * self.best:  # a rule without an estimate (nan) is verified every few sweeps
             self.best, self.best_at = estimate, sweeps
-        if self._predicted(estimate, sweeps) <= (AHEAD if self.superlinear else self.ratio) * self._allowed():
+        if self._predicted(estimate, sweeps) <= (AHEAD if self.superlinear else self.ratio) * self.allowed():
             return True
         return sweeps - self.best_at >= STALL_SWEEPS
 
@@ -70,14 +71,14 @@ class Stopping:
 
     def worth(self, promise: float) -> bool:
         """Whether a light pass at the next z may well pass; the promise is a pessimist's."""
-        return promise <= PESSIMISM * self._allowed()
+        return promise <= PESSIMISM * self.allowed()
 
     def failed(self, estimate: float, gap_absolute: float, objective: float, sweeps: float) -> bool:
         """A verification did not pass: recalibrate; True if the run makes no progress any more."""
         if np.isfinite(gap_absolute) and gap_absolute > 0 and np.isfinite(estimate) and estimate > 0:
             self.ratio = float(np.clip(estimate / gap_absolute, 1e-6, 1e6))
         self.best, self.best_at = np.inf, sweeps
-        if gap_absolute < 0.9 * self.best_gap or objective < self.best_objective - 0.01 * self._allowed():
+        if gap_absolute < 0.9 * self.best_gap or objective < self.best_objective - 0.01 * self.allowed():
             self.failures = 0
             self.best_gap, self.best_objective = min(self.best_gap, gap_absolute), min(self.best_objective, objective)
         else:

@@ -33,7 +33,10 @@ class Verifier:
     _reach: float = 0.0
     hessian: Array | None = field(default=None, repr=False)  #: exact, at the last z that was verified
     runaway: tuple[int, ...] = ()  #: coordinates that its Newton step moves far all the same
-    _looks: int = 0  #: verifications in a row that saw some
+    _rest: Model | None = field(default=None, repr=False)  #: of the rows that are not separated
+    _passed: bool = False  #: its gap was small enough
+    _looks: int = 0  #: verifications in a row that saw some, moving on and on
+    _moved: float = 0.0
     _stuck: bool = False
     _asked: int = 0  #: gathers begun
     _line: Line | None = field(default=None, repr=False)
@@ -63,7 +66,7 @@ class Verifier:
         """What a runner needs for this gather, beside z."""
         assert self.gather is not None
         if self.gather.task is Task.VERIFY:
-            return {"hessian": self._known_hessian(chunk) is None}
+            return {**self.gather.fields, "hessian": self._known_hessian(chunk) is None}
         return self.gather.fields
 
     def _known_hessian(self, chunk: int) -> Array | None:
@@ -92,7 +95,7 @@ class Verifier:
         if wrong is not None:
             return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
         gather.add(push.chunk, answer)
-        if push.task is Task.VERIFY:
+        if push.task is Task.VERIFY and not gather.fields:
             self.params.adopt(push, answer["H"])
         return Outcome.ACCEPTED
 
@@ -113,14 +116,20 @@ class Verifier:
             return self._search(gather, now, limit)
         if gather.task is Task.CONJUGATE:
             term, loss = float(gather.total["fenchel"]), float(gather.total["f"])
+            if "without" in gather.fields:
+                return self._judge_rest(term)
             return self._judge_ahead(term, loss, now) if "move" in gather.fields else self._judge(term, limit)
         total = gather.total
+        if gather.fields:
+            return self._judge_without(gather, limit)
         self._model = model = model_at(gather.z, float(total["f"]), total["g"], total["H"], self.params.bound)
         self._reach = float(total["reach"] @ np.abs(model.step))
         self.hessian = total["H"]
         away = running_away(model.step, total["reach"], free_of(self.params.bound))
         self.runaway = away if self.params.rule.adopts else ()  # other rules take no Newton steps: no evidence
-        self._looks = self._looks + 1 if self.runaway else 0
+        moved = float(np.abs(model.step[list(self.runaway)]).max(initial=0.0))
+        steady = moved >= 0.7 * self._moved  # ordinary steps shrink near an optimum, and fast
+        self._looks, self._moved = (self._looks + 1 if steady else 1) if self.runaway else 0, moved
         bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
         if bound is not None:
             return self._judge(float(bound), limit)
@@ -132,8 +141,13 @@ class Verifier:
         assert model is not None
         gap = model.gap(fenchel)
         self.verified = Verified(self.params.version, model.objective, gap / stopping.scale, gap, "duality gap")
-        if stopping.passes(gap) and self._settled:
-            return self._settled
+        self._passed = stopping.passes(gap)
+        if self._passed and not (self.runaway and self._can_do_without):
+            return "passed"
+        if self._looks >= LOOKS and not self._stuck and self._can_do_without:
+            small = 0.1 * stopping.allowed() / max(self.params.survey[0], 1.0)
+            self.ask(Task.VERIFY, model.z, {"without": (model.step, small)}, limit)
+            return "asking"
         if self._stuck:
             return "stalled"
         self.params.state, self._line = self.params.rule.judge(self.params.state, model)
@@ -145,6 +159,37 @@ class Verifier:
         self.ask(Task.CONJUGATE, model.z, {"step": model.step, "move": model.z_plus - model.z}, limit)
         return "asking"
 
+    @property
+    def _can_do_without(self) -> bool:
+        return callable(getattr(self.params.problem, "without", None))
+
+    def _judge_without(self, gather: Gather, limit: float) -> str:
+        """Rows that run away may have no finite dual: bound F* by the others', and charge theirs whole.
+
+        If that passes, the step moves no row far that has a loss worth naming: they are separated.
+        """
+        total, model = gather.total, self._model
+        assert model is not None
+        rest = model_at(model.z, float(total["f"]), total["g"], total["H"], self.params.bound)
+        self._rest = rest._replace(objective=model.objective, charge=model.loss - float(total["f"]))
+        self.ask(Task.CONJUGATE, model.z, {**gather.fields, "step": rest.step}, limit)
+        return "asking"
+
+    def _judge_rest(self, fenchel: float) -> str:
+        model, rest = self._model, self._rest
+        assert model is not None
+        assert rest is not None
+        gap = rest.gap(fenchel) + max(rest.charge, 0.0)
+        if not self._passed:
+            self.verified = Verified(
+                self.params.version, model.objective, gap / self.stopping.scale, gap, "duality gap"
+            )
+        if self.stopping.passes(gap):
+            return "separated"
+        if self._passed:
+            return "passed"
+        return "stalled" if self.stopping.failed(self.estimate, gap, model.objective, self.params.reports) else "failed"
+
     def _judge_ahead(self, fenchel: float, loss: float, now: float) -> str:
         """z⁺ with the dual found at z: one light pass certifies a Newton step without another Hessian."""
         model = self._model
@@ -153,12 +198,7 @@ class Verifier:
         gap = fenchel + model.charge
         objective = loss + self.params.bound.value(model.z_plus)
         self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, "duality gap")
-        return (self.stopping.passes(gap) and self._settled) or "failed"
-
-    @property
-    def _settled(self) -> str:
-        """ "passed", or "separated", or nothing yet: coefficients that still run are looked at a few times more."""
-        return "passed" if not self.runaway else "separated" if self._looks >= LOOKS else ""
+        return "passed" if self.stopping.passes(gap) and not self.runaway else "failed"
 
     def move_along(self, z: Array, now: float) -> None:
         """Publish a z that fits as well as today's does; the certificate is charged for rounding."""

@@ -26,6 +26,7 @@ CAPABILITIES = {
     "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",
     "fenchel": "fenchel(data, z, step, move=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, θ = ℓ' + ℓ''xᵀstep",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
+    "without": "without(data, z, step, small) -> data less the rows that step moves far, or whose loss is small",
     "reach": "reach(data) -> (p,) largest |X_jk| of each column",
 }
 

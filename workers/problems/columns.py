@@ -33,7 +33,8 @@ def _numbers(values: Any, what: str) -> Array:
     try:
         return np.asarray(values).astype(np.float64)
     except (TypeError, ValueError):
-        raise BadData(f"{what} must be numbers, got dtype {np.asarray(values).dtype}: encode it first") from None
+        how = "encode it first" + ", over all of it, as np.unique(y, return_inverse=True)[1]" * (what == "y")
+        raise BadData(f"{what} must be numbers, got dtype {np.asarray(values).dtype}: {how}") from None
 
 
 def _finite(out: Array, what: str) -> Array:

@@ -226,10 +226,15 @@ class GLM(Problem):
     def null(self, data: Data, z: Array) -> Null:
         """Over y and offset alone: X is not touched."""
         _, b = self._split(z)
-        at = self._weighed(data, slice(None), self._offset(data, np.full(data.rows, b)))
+        margins = np.broadcast_to(b, (data.rows, *np.shape(b)))
+        at = self._weighed(data, slice(None), self._offset(data, margins))
         if not self.fit_intercept:
             return Null(float(at.loss.sum()), np.empty(0), np.empty((0, 0)))
-        return Null(float(at.loss.sum()), np.array([at.first.sum()]), np.array([[at.second.sum()]]))
+        return Null(float(at.loss.sum()), np.atleast_1d(at.first.sum(axis=0)), self._corner(at.second))
+
+    def _corner(self, curvature: Array) -> Array:
+        """The intercepts' own part of the Hessian, (1, 1) or (K, K)."""
+        return np.array([[curvature.sum()]])
 
     # -- passes over the rows --------------------------------------------------------------------
 
@@ -287,7 +292,7 @@ class GLM(Problem):
     def hessian(self, data: Data, curvature: Array) -> Array:
         """XᵀDX with the intercept's row and column, (p, p)."""
         X = self.design(data)
-        return self._bordered(X.gram(curvature), _sums(X, curvature), float(curvature.sum()))
+        return self._bordered(X.gram(curvature), sums(X, curvature), float(curvature.sum()))
 
     def _bordered(self, H: Array, edge: Array, corner: float) -> Array:
         """A Hessian block in the units of z, with the intercept's row and column where there is one."""
@@ -316,6 +321,16 @@ class GLM(Problem):
         loss = self._weighed(data, slice(None), at + moved).loss.sum()
         return float(terms[counts] @ data.weights[counts]), float(loss)
 
+    def without(self, data: Data, z: Array, step: Array, small: float) -> Data:
+        """The chunk less rows that ``step`` moves by 0.4 margins or more, or whose loss at z is at most ``small``.
+
+        Losses are ≥ 0, so that what bounds F* for the other rows bounds it for all.
+        """
+        loss = self._weighed(data, slice(None), self.margins(data, z)).loss
+        moved = np.abs(self.linear(data, step)).reshape(data.rows, -1).max(axis=1, initial=0.0)
+        kept = (moved < 0.4) & (loss > small)
+        return replace(data, weight=np.where(kept, data.weights, 0.0), memo={"extent": data.extent()})
+
     def reach(self, data: Data) -> Array:
         """max_j |X_jk| of each column, 1 for the intercept, (p,)."""
         low, high = data.extent()
@@ -328,7 +343,7 @@ class GLM(Problem):
         return self._join(furthest if width == 1 else np.tile(furthest[:, None], width), np.ones(width))
 
 
-def _sums(X: Design, weight: Array) -> Array:
+def sums(X: Design, weight: Array) -> Array:
     """Xᵀ weight, (d,)."""
     out = np.zeros(X.shape[1])
     for rows, block in X.blocks():

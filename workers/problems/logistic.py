@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy.special import xlog1py
 
-from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
-from paramserver.workers.problems.glm import GLM, Rows, cautious_bound
+from paramserver.workers.problems.entropy import EDGE
+from paramserver.workers.problems.glm import Rows, cautious_bound
+from paramserver.workers.problems.labels import Binary
 
-EDGE = 1e-12  #: a row alone in its level, unpenalised, lands on the edge of the domain, and rounding beyond it
 
-
-class Logistic(GLM):
+class Logistic(Binary):
     """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool. Settings: see `GLM`."""
-
-    def target(self, y: Array) -> Array:
-        good = (y == 1) | (y == 0) | (y == -1)
-        if not good.all():
-            row = int(np.argmin(good))
-            raise BadData(f"label {y[row]:g} in row {row}: Logistic takes 0/1, -1/1 or bool")
-        return y
-
-    def check_target(self, y: Any) -> None:
-        values = np.unique(np.asarray(y))
-        if not (np.isin(values, (0, 1)).all() or np.isin(values, (-1, 1)).all()):
-            shown = ", ".join(map(str, values[:6].tolist()))
-            raise InvalidInput(f"Logistic takes labels 0/1, -1/1 or bool, got {shown}: encode y first")
 
     def rows(self, margins: Array, y: Array) -> Rows:
         # In terms of t = ∓m, so that neither tail overflows or cancels, |m| = 1000 included.
@@ -57,22 +41,10 @@ class Logistic(GLM):
         """See `cautious_bound`: q_t(1−q_t) ≥ p(1−p)(1−t|δ|)."""
         return cautious_bound(bend, reach)
 
-    def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
-        """[Σw, Σw·[y = 1], rows with y = 0, rows with y = −1, Σw·offset]."""
-        off = 0.0 if offset is None else weight @ offset
-        return np.array([weight.sum(), weight @ (y > 0), (y == 0).sum(), (y == -1).sum(), off])
-
     def null_of(self, tally: Array, offset: bool) -> tuple[float, float, bool]:
-        total, ones, zeros, minus, off = tally
-        if zeros and minus:
-            raise BadData(f"labels are 0/1 in some rows and -1/1 in others ({zeros:.0f} zeros, {minus:.0f} of -1)")
+        total, ones, _, _, off = tally
+        rate = self.share(tally, "there is no finite optimum")
         if not self.fit_intercept:
             return 0.0, float(total * np.log(2.0)), not offset
-        if ones <= 0 or ones >= total:
-            raise BadData(
-                f"all labels are {'1' if ones else '0 (or -1)'}: with a free intercept there is no finite "
-                "optimum; check the target, or pass fit_intercept=False"
-            )
-        rate = ones / total
         b = np.log(ones) - np.log(total - ones) - off / total
         return float(b), float(-ones * np.log(rate) - (total - ones) * np.log1p(-rate)), not offset
