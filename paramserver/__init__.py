@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paramserver.consensus import ADMM, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
+    from paramserver.paths import Path, path
     from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
@@ -48,6 +49,7 @@ _HOME = {
     "Network": "paramserver.simulator",
     "NoPenalty": "paramserver.penalties",
     "Params": "paramserver.views",
+    "Path": "paramserver.paths",
     "Penalty": "paramserver.penalties",
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
@@ -63,6 +65,7 @@ _HOME = {
     "forget": "paramserver.launching",
     "launch": "paramserver.launching",
     "list": "paramserver.launching:list_runs",
+    "path": "paramserver.paths",
     "simulate": "paramserver.simulator",
 }
 _MODULES = ("datasets", "errors", "testing")
@@ -82,6 +85,7 @@ __all__ = [
     "Network",
     "NoPenalty",
     "Params",
+    "Path",
     "Penalty",
     "Poisson",
     "Problem",
@@ -100,6 +104,7 @@ __all__ = [
     "forget",
     "launch",
     "list",
+    "path",
     "simulate",
     "testing",
 ]

@@ -30,6 +30,7 @@ class Census:
     dispatch: Dispatch
     notes: list[str]
     newcomers: set[int] = field(default_factory=set)
+    left: int = 0  #: chunks that were dropped or refused
     limit: float = np.inf  #: when to give up waiting; only a run that ends is in a hurry
     null: NullModel = field(init=False, repr=False)
 
@@ -83,6 +84,7 @@ class Census:
     def _forget(self, chunk: int) -> None:
         self.newcomers.discard(chunk)
         self.params.forget(chunk)
+        self.left += 1
 
     # -- counting --------------------------------------------------------------------------------
 

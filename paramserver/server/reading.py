@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paramserver.errors import InvalidInput
+from paramserver.messages import Array
 from paramserver.server.core import Core
 from paramserver.views import ChunkValue, Params, Result, Status
 
@@ -120,6 +121,16 @@ def values(core: Core, what: str, chunk: int | None) -> list[ChunkValue]:
         if fields is not None and version is not None:
             value = np.array(getattr(core.params.rule, what)(fields), dtype=np.float64)
             out.append(ChunkValue(i, version, units(value)))
+    return out
+
+
+def slope(core: Core) -> Array | None:
+    """Σ y_i over the penalised coordinates, in the units that the penalty acts in; None before there is a z."""
+    p = core.params
+    if p.z is None:
+        return None
+    total = sum((p.rule.dual(fields) for fields in p.fields().values()), np.zeros_like(p.z))
+    out: Array = total[p.bound.mask]
     return out
 
 

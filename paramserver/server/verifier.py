@@ -59,8 +59,9 @@ class Verifier:
     def void(self) -> None:
         """The objective is another one: nothing that was found of the old one holds, and no question about it."""
         self.gather = self.verified = self.hessian = None
-        self._model = self._line = self._searching = None
-        self.runaway, self._looks, self._stuck, self.estimate = (), 0, False, np.inf
+        self._model = self._rest = self._line = self._searching = None
+        self.runaway, self._looks, self._moved, self.estimate = (), 0, 0.0, np.inf
+        self._passed = self._stuck = False
 
     def fields(self, chunk: int) -> Fields:
         """What a runner needs for this gather, beside z."""
