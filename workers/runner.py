@@ -13,7 +13,7 @@ from distributed import get_worker, secede
 from distributed.core import Status as WorkerStatus
 
 from paramserver.errors import CallTimeout, RunFailed, ServerGone, StepFailed
-from paramserver.messages import ELSEWHERE, Array, Assignment, Failure, Push, Reply, Request, Stop, Version
+from paramserver.messages import ELSEWHERE, Array, Assignment, Failure, Push, Reply, Request, Stop, Task, Version
 from paramserver.server.handle import Handle
 from paramserver.workers.cache import ChunkCache
 from paramserver.workers.tasks import answer
@@ -106,7 +106,9 @@ class Runner:
             loaded = cache.load(work.chunk)
             if loaded is None:
                 return Push(*head, {}, trouble="busy")
-            payload = answer(rule, problem, loaded.data, work, z)
+            # A survey is as launched: bound to what the first chunks told, a problem knows no other classes.
+            asked = cache.problem if work.task is Task.SURVEY else problem
+            payload = answer(rule, asked, loaded.data, work, z)
         except RunFailed as error:
             return Failure(work.chunk, error)
         except Exception as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paramserver.errors import InvalidInput, RunFailed
+from paramserver.errors import BadData, InvalidInput, RunFailed
 from paramserver.messages import Array, Task
 from paramserver.server.dispatch import Dispatch
 from paramserver.server.null import NullModel
@@ -112,6 +112,9 @@ class Census:
         else:
             self.null.take(gather.total)
         if self.null.done:
+            value = self.null.start.objective
+            if not np.isfinite(value):
+                raise BadData(f"the losses of the null model are {value}: is the target, or an offset, out of range?")
             return self.null.start
         self.verifier.ask(Task.NULL, self.null.z, {}, self.limit)
         return None
@@ -133,7 +136,7 @@ class Census:
         if survey[1] != base[1]:
             return f"it has {int(survey[1])} columns where the run has {int(base[1])}"
         try:
-            more, p = self._size(self.params.problem.merge(base, survey)), self._size(base)
+            more, p = self._size(self.params.spec.problem.merge(base, survey)), self._size(base)
         except Exception as error:  # the problem's own words; a chunk that it cannot merge is one it cannot use
             return str(error)
         return "" if more == p else f"z would have {more} entries with it where the run's has {p} (a new class?)"

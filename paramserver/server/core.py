@@ -67,16 +67,20 @@ class Core:
     def deliver(self, push: Push | Failure, now: float) -> Outcome:
         """Take a push; whatever becomes of it is counted."""
         if isinstance(push, Failure):
-            if not self.refuse(push.chunk, str(push.error)) and not self.intake.is_gone(push.chunk):
-                self.fail(push.error, now)
+            self._chunk_failed(push.chunk, push.error, now)
             return Outcome.ACCEPTED
         try:
             return self.intake.take(push, now, self.over)
         except RunFailed as error:
-            self.fail(error, now)
+            self._chunk_failed(push.chunk, error, now)
         except Exception as error:  # a rule's absorb or adopt: the caller has other pushes to deliver
             self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
         return Outcome.LATE
+
+    def _chunk_failed(self, chunk: int, error: Exception, now: float) -> None:
+        """The run ends with a chunk that counts; a newcomer is refused, and one that left cannot harm."""
+        if not self.refuse(chunk, str(error)) and not self.intake.is_gone(chunk):
+            self.fail(error, now)
 
     # -- between ---------------------------------------------------------------------------------
 
@@ -324,7 +328,10 @@ class Core:
         """So many more chunks, at a run that lives: their numbers. They count once they were surveyed."""
         self._check_live()
         if self.params.setup is not None:
-            self._fits(self.params.setup.p, len(self.params.live) + n)
+            try:
+                self._fits(self.params.setup.p, len(self.params.live) + n)
+            except RunFailed as error:
+                raise InvalidInput(str(error)) from None
         ids = self.census.add(n, now)
         self._recount()
         return ids
