@@ -113,6 +113,8 @@ class Core:
                 self._new_z(now)
         except RunFailed as error:
             self.fail(error, now)
+        except InvalidInput as error:  # settings that do not fit the data, which are known only now
+            self.fail(RunFailed(str(error)), now)
         except Exception as error:
             self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)
 

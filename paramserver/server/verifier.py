@@ -234,11 +234,12 @@ class Verifier:
         """The best step from the anchor becomes z; it is verified in turn."""
         line = self._searching
         assert line is not None
-        penalty = np.array([self.params.bound.value(line.z + t * line.step) for t in STEPS])
+        points = [self.params.bound.project(line.z + t * line.step) for t in STEPS]  # a bound missed by rounding is met
+        penalty = np.array([self.params.bound.value(point) for point in points])
         values = gather.total["values"] + penalty
         enough = values <= line.objective - 1e-4 * STEPS * line.decrease
-        t = float(STEPS[int(np.argmin(values))]) if enough.any() else 0.0
-        self.params.jump(line.z + t * line.step, now)
-        self._stuck = t == 0.0  # back at the anchor: certify it, and that is all there is
+        z = points[int(np.argmin(values))] if enough.any() else line.z
+        self.params.jump(z, now)
+        self._stuck = not enough.any()  # back at the anchor: certify it, and that is all there is
         self.begin(limit)
         return "asking"
