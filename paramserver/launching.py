@@ -20,8 +20,8 @@ from paramserver.server import inferring
 from paramserver.server.spec import RunSpec
 from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
+from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
-from paramserver.workers import exposure as exposures
 from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
@@ -110,7 +110,7 @@ def launch(
     penalty = NoPenalty() if penalty is None else penalty
     rule = _rule(consensus)
     given = chunking.Given(X, y, sample_weight, offset, exposure)
-    exposures.check_one(offset, exposure)
+    at_hand.check_one(offset, exposure)
     _check_plugins(problem, rule, penalty)
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"

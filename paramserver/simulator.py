@@ -23,7 +23,7 @@ from paramserver.server import inferring, reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
 from paramserver.views import Result
-from paramserver.workers import exposure as exposures
+from paramserver.workers import at_hand
 from paramserver.workers.design import Design
 from paramserver.workers.problems.base import Problem
 from paramserver.workers.tasks import answer
@@ -253,9 +253,9 @@ def simulate(
     rule = consensus or AggregatedNewton()
     rule.check(problem)
     network = network or Network()
-    exposures.check_one(offset, exposure)
-    offset = exposures.checked_log(exposure) if exposure is not None else offset
-    offset = exposures.checked(offset) if offset is not None else None
+    at_hand.check_one(offset, exposure)
+    offset = at_hand.checked_log(exposure) if exposure is not None else offset
+    offset = at_hand.checked(offset) if offset is not None else None
     parts = [_at_hand(part) for part in (X, y, sample_weight, offset)]
     lengths = [part.shape[0] for part in parts if part is not None]
     if len(set(lengths)) != 1:

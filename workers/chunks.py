@@ -12,7 +12,7 @@ from dask.delayed import Delayed
 from distributed import Future
 
 from paramserver.errors import InvalidInput
-from paramserver.workers import exposure as exposures
+from paramserver.workers import at_hand
 from paramserver.workers.blocks import Blocks, Encoded, aligned, matrix
 from paramserver.workers.problems.base import Problem
 
@@ -129,9 +129,9 @@ def _from_list(client: Any, given: Given) -> Chunks:
 
 def _log_of(part: Any, chunk: int) -> Any:
     if isinstance(part, (Future, Delayed)):
-        return dask.delayed(exposures.log)(part)
+        return dask.delayed(at_hand.log)(part)
     try:
-        return exposures.checked_log(part)
+        return at_hand.checked_log(part)
     except InvalidInput as error:
         raise InvalidInput(f"chunk {chunk}: {error}") from None
 

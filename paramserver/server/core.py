@@ -376,7 +376,7 @@ class Core:
         rule = with_settings(self.params.rule, settings)
         if tol is not None and not tol > 0:
             raise InvalidInput(f"tol must be > 0, got {tol!r}")
-        self.params.update(penalty, rule)
+        self.params.update(penalty, rule, now)
         self.stopping.tol = self.stopping.tol if tol is None else tol
         self.verifier.verified = self.verifier.verified if penalty is None else None
         self.stopping.best = self.stopping.best_gap = self.stopping.best_objective = np.inf

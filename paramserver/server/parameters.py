@@ -83,7 +83,9 @@ class Parameters:
             if z0.shape != (p,):
                 raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
             z = self.problem.inward(z0)
-        self._publish(z, now, self.version)
+        if not np.isfinite(self.bound.value(start.z)):  # bounds without 0: the null model is no anchor
+            self.state = self.rule.update(self.state, self.rule, {}, start.z)
+        self._publish(self.bound.project(z), now, self.version)
 
     def _merged(self, slots: Iterable[Slot]) -> Array:
         """The surveys of these slots as one."""
@@ -227,7 +229,7 @@ class Parameters:
         z.setflags(write=False)
         self.published = Published(version, z, now)
 
-    def update(self, penalty: Penalty | None, rule: Consensus) -> None:
+    def update(self, penalty: Penalty | None, rule: Consensus, now: float) -> None:
         """New settings on a live run."""
         assert self.z is not None
         slots = self.fields()
@@ -235,6 +237,8 @@ class Parameters:
         self.rule = rule
         if penalty is not None:
             self.bind(penalty)
+            if not np.isfinite(self.bound.value(self.z)):
+                self.jump(self.bound.project(self.z), now)
         for i, fields in slots.items():
             self.slots[i].fields = fields
         self.fresh.update(self.live)

@@ -118,9 +118,8 @@ class Model:
         zero = np.zeros((n, self.classes))
         self.o = (zero if self.offset is None else np.reshape(self.offset, (n, -1)) + zero).astype(self.dtype)
         places = np.arange(self.p)
-        self.order = np.column_stack([places[: self.width].reshape(self.classes, d), places[self.width :]])
-        if not self.intercept:
-            self.order = places.reshape(self.classes, d)
+        coef, intercepts = places[: self.width].reshape(self.classes, d), places[self.width :]
+        self.order = np.column_stack([coef, intercepts]) if self.intercept else coef
 
     def rows(self, z: np.ndarray) -> Rows:
         return self.loss(self.A @ np.asarray(z).astype(self.dtype)[self.order].T + self.o, self.target)

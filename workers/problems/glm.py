@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class GLM(Family, Problem):
         deviation: the objective is Σ weight·loss + R(sd·w). Coefficients are reported in the
         data's own units all the same.
     """
+
+    curved: ClassVar[bool] = True
 
     fit_intercept: bool = field(default=True, kw_only=True)
     standardize: bool = field(default=False, kw_only=True)

@@ -86,6 +86,13 @@ class Multinomial(GLM):
         flat = np.ravel(W.T)
         return np.append(flat, b) if self.fit_intercept else flat
 
+    def redundant(self, p: int) -> list[tuple[int, ...]]:
+        """Each column's K coefficients, and the K intercepts."""
+        K = self._width
+        d = (p - K * self.fit_intercept) // K
+        columns = np.arange(K * d).reshape(K, d).T.tolist()
+        return [tuple(column) for column in columns] + [tuple(range(K * d, p))] * self.fit_intercept
+
     def outward(self, z: Array) -> Array:
         W, b = self._split(super().outward(z))
         return self._join(W, b - b.mean())

@@ -13,6 +13,8 @@ from paramserver.messages import Array
 from paramserver.workers.problems.entropy import NEAR, divergence, excess, series
 from paramserver.workers.problems.glm import GLM, Rows, cautious_bound
 
+NONE = -1e299  #: the logarithm of nothing is less; −inf itself may not travel in a survey
+
 
 @dataclass(frozen=True)
 class Tweedie(GLM):
@@ -133,7 +135,7 @@ class Tweedie(GLM):
         offset = np.zeros_like(y) if offset is None else offset[used]
         A, B = _log_sum(weight * y, -alpha * offset), _log_sum(weight, beta * offset)
         with np.errstate(over="ignore"):
-            loss = 0.0 if np.isneginf(A) else weight @ self.rows(A - B + offset, y).loss
+            loss = 0.0 if A < NONE else weight @ self.rows(A - B + offset, y).loss
         return np.array([weight.sum(), A, B, loss])
 
     def merge_tally(self, a: Array, b: Array) -> Array:
@@ -146,8 +148,8 @@ class Tweedie(GLM):
         alpha, beta = self._rates
         _, A, B, _ = tally
         with np.errstate(over="ignore"):
-            if np.isneginf(A):
-                return 0.0 if np.isneginf(b) else float(np.exp(B + beta * b) / (beta or 1.0))
+            if A < NONE:
+                return 0.0 if b < NONE else float(np.exp(B + beta * b) / (beta or 1.0))
             e, scale = np.atleast_1d(b - (A - B)), float(np.exp(beta * A + alpha * B))
             pair = ((alpha, -alpha * e), (beta, beta * e))
             return scale * sum(float(excess(x)[0] / rate if rate else 0.0) for rate, x in pair)
@@ -156,7 +158,7 @@ class Tweedie(GLM):
         _, A, B, loss = tally
         if not self.fit_intercept:
             return 0.0, float(loss + self._rise(tally, 0.0)), True
-        if np.isneginf(A):
+        if A < NONE:
             raise BadData(
                 "every y (with a weight) is 0: with a free intercept there is no finite optimum; "
                 "check the target, or pass fit_intercept=False"
@@ -204,9 +206,9 @@ def _part(u: Array, base: Array, x: Array, rate: float) -> Array | float:
 
 
 def _log_sum(weight: Array, x: Array) -> float:
-    """log Σ weight·exp(x); −inf for an empty sum."""
+    """log Σ weight·exp(x); below `NONE` for an empty sum."""
     weight, x = weight[weight > 0], x[weight > 0]
     if not len(x):
-        return -np.inf
+        return 10.0 * NONE
     top = float(x.max())
     return top + float(np.log(weight @ np.exp(x - top)))
