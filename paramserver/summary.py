@@ -140,6 +140,10 @@ def _statistics(inference: Inference, weights: str, rank: int, given: float | No
 
 def _notes(result: Result, lost: list[str], statistics: dict[str, float]) -> tuple[str, ...]:
     notes = []
+    if result.reason == "separation":
+        notes.append(
+            "no finite optimum (separation): coefficients that the run's notes name, and their errors, mean nothing"
+        )
     if lost:
         notes.append(
             f"the data do not determine {', '.join(lost)}: no column of {'its' if len(lost) == 1 else 'their'} own"
