@@ -13,6 +13,7 @@ from paramserver.inference import Inference, chosen, combinations
 from paramserver.messages import Array
 from paramserver.views import Result
 
+SHOWN = 12  #: coefficients named in one note
 UNSURE = 0.1  #: certified distance to the optimum, in standard errors, above which a summary says so
 
 
@@ -145,9 +146,9 @@ def _notes(result: Result, lost: list[str], statistics: dict[str, float]) -> tup
             "no finite optimum (separation): coefficients that the run's notes name, and their errors, mean nothing"
         )
     if lost:
-        notes.append(
-            f"the data do not determine {', '.join(lost)}: no column of {'its' if len(lost) == 1 else 'their'} own"
-        )
+        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        shown = ", ".join(lost[:SHOWN]) + more
+        notes.append(f"the data do not determine {shown}: dependent on other columns, or without effect")
     if not statistics["df_resid"] > 0:
         notes.append(f"{statistics['n']:g} observations leave no degrees of freedom for errors")
     phi = statistics["dispersion"]
