@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paramserver.consensus import ADMM, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
+    from paramserver.paths import Path, path
     from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
@@ -54,6 +55,7 @@ _HOME = {
     "NoPenalty": "paramserver.penalties",
     "NonNegative": "paramserver.penalties",
     "Params": "paramserver.views",
+    "Path": "paramserver.paths",
     "Penalty": "paramserver.penalties",
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
@@ -72,6 +74,7 @@ _HOME = {
     "forget": "paramserver.launching",
     "launch": "paramserver.launching",
     "list": "paramserver.launching:list_runs",
+    "path": "paramserver.paths",
     "simulate": "paramserver.simulator",
 }
 _MODULES = ("datasets", "errors", "testing")
@@ -94,6 +97,7 @@ __all__ = [
     "NoPenalty",
     "NonNegative",
     "Params",
+    "Path",
     "Penalty",
     "Poisson",
     "Problem",
@@ -115,6 +119,7 @@ __all__ = [
     "forget",
     "launch",
     "list",
+    "path",
     "simulate",
     "testing",
 ]

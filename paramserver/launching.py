@@ -106,7 +106,7 @@ def launch(
     ------
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
-    client = _client(client)
+    client = client_of(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = _rule(consensus)
     given = chunking.Given(X, y, sample_weight, offset, exposure)
@@ -161,7 +161,7 @@ def connect(name: str | None = None, client: Any = None) -> Run:
     UnknownRun
         Lists the runs there are.
     """
-    client = _client(client)
+    client = client_of(client)
     run: Run = client.sync(_connect, client, name)
     return run
 
@@ -173,7 +173,7 @@ async def _connect(client: Any, name: str | None) -> Run:
 
 def list_runs(client: Any = None) -> list[dict[str, Any]]:
     """Every run the scheduler knows: name, state, reason, n_chunks, created; newest last."""
-    client = _client(client)
+    client = client_of(client)
     runs: list[dict[str, Any]] = client.sync(_list_runs, client)
     return runs
 
@@ -188,7 +188,7 @@ async def _list_runs(client: Any) -> list[dict[str, Any]]:
 
 def forget(name: str, client: Any = None) -> None:
     """Drop a finished run's result from the scheduler."""
-    client = _client(client)
+    client = client_of(client)
     out: None = client.sync(ask_supervisor, client, "forget", name=name)
     return out  # with an asynchronous client: to be awaited
 
@@ -196,7 +196,8 @@ def forget(name: str, client: Any = None) -> None:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def _client(client: Any) -> Any:
+def client_of(client: Any) -> Any:
+    """This client, or the current one."""
     if client is None:
         try:
             client = distributed.get_client()

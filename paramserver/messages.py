@@ -51,12 +51,14 @@ class Assignment(NamedTuple):
     whole: bool  #: a delta will not do: send everything
     fetch: int | None = None  #: a chunk to copy to this worker meanwhile
     setup: Any = None  #: (problem, rule) as settled since, for a runner that holds no z yet; pickled on the wire
+    roster: int = 0  #: how often chunks came or went: a runner that knows of fewer says hello again
 
 
 class Wait(NamedTuple):
     """Nothing to do now; ask again, after copying ``fetch`` to this worker if given."""
 
     fetch: int | None = None
+    roster: int = 0  #: as in `Assignment`
 
 
 class Stop(NamedTuple):
@@ -98,6 +100,7 @@ class Request(NamedTuple):
     push: Push | Failure | None
     have: Version | None  #: the version of z that the runner holds
     held: frozenset[int] | None  #: the chunks at hand on its worker, where that changed
+    roster: int = 0  #: the last that it heard of
 
 
 class Outcome(str, Enum):

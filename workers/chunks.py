@@ -95,10 +95,15 @@ def _is_rows(X: Any) -> bool:
 
 def default(X: Any, threads: int) -> int:
     """How many chunks for data in memory."""
+    return max(1, min(PER_THREAD * (threads or 2), rows_at_hand(X) // MIN_ROWS))
+
+
+def rows_at_hand(X: Any) -> int:
+    """Rows of data in memory; 0 of others."""
     if hasattr(X, "dask") or isinstance(X, Encoded):
-        return 1
+        return 0
     shape = getattr(X, "shape", None) or (len(X) if hasattr(X, "__len__") else 0,)
-    return max(1, min(PER_THREAD * (threads or 2), shape[0] // MIN_ROWS))
+    return int(shape[0])
 
 
 # -- lists of chunks -------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Gather:
     number: int = 1
 
     def add(self, chunk: int, answer: Fields) -> bool:
-        """Sum an answer; False where this chunk's was not awaited."""
+        """Sum an answer (surveys are merged elsewhere); False where this chunk's was not awaited."""
         if chunk not in self.pending:
             return False
         self.pending.discard(chunk)
