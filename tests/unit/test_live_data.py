@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,20 @@ def test_a_null_model_that_takes_rounds(rule: Consensus) -> None:
     assert play.core.stopping.scale == pytest.approx((np.logaddexp(0, m) - YES[stay] * m).sum(), rel=1e-12)
     fresh = Play(rule=rule, offset=offset, chunks=[0, 2, 3, 4, 5, 6, 7, 8]).finish()
     assert abs(fresh.objective - result.objective) <= 2e-9 * play.core.stopping.scale
+
+
+@pytest.mark.parametrize("chunks", range(8, 28))
+def test_the_last_chunk_to_settle_is_looked_at(chunks: int) -> None:
+    """Quadratic chunks answer once: no push comes after the last, however many pushes lie between two looks."""
+    problem = ps.LeastSquares()
+    for looked in (0.0, -np.inf):
+        play = Play(problem)
+        play.data = [problem.prepare(X[rows], REAL[rows]) for rows in np.array_split(np.arange(N), chunks)]
+        play.core = Core(replace(play.core.spec, n_chunks=chunks), 1, 0.0)
+        play.core.dispatch.holds("w", range(100))
+        play.until(lambda core: core.state == "running")
+        play.core._looked_at = looked
+        assert play.until(lambda core: core.over, 20 * chunks).core.reason == "converged"
 
 
 def test_late_pushes_of_a_dropped_chunk_are_of_an_unknown_chunk() -> None:
