@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
     from paramserver.paths import Path, path
-    from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
+    from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
     from paramserver.views import Params, Result, Status
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         Multinomial,
         Poisson,
         Problem,
+        Proximal,
         Quantile,
+        Smooth,
         SquaredHinge,
         Tweedie,
     )
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
 _HOME = {
     "ADMM": "paramserver.consensus",
     "AggregatedNewton": "paramserver.consensus",
+    "Box": "paramserver.penalties",
     "Consensus": "paramserver.consensus",
     "ElasticNet": "paramserver.penalties",
     "Gamma": "paramserver.workers.problems",
+    "GroupL1": "paramserver.penalties",
     "Huber": "paramserver.workers.problems",
     "L1": "paramserver.penalties",
     "L2": "paramserver.penalties",
@@ -48,14 +52,17 @@ _HOME = {
     "Multinomial": "paramserver.workers.problems",
     "Network": "paramserver.simulator",
     "NoPenalty": "paramserver.penalties",
+    "NonNegative": "paramserver.penalties",
     "Params": "paramserver.views",
     "Path": "paramserver.paths",
     "Penalty": "paramserver.penalties",
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
+    "Proximal": "paramserver.workers.problems",
     "Quantile": "paramserver.workers.problems",
     "Result": "paramserver.views",
     "Run": "paramserver.run",
+    "Smooth": "paramserver.workers.problems",
     "SquaredHinge": "paramserver.workers.problems",
     "Status": "paramserver.views",
     "Tweedie": "paramserver.workers.problems",
@@ -73,9 +80,11 @@ _MODULES = ("datasets", "errors", "testing")
 __all__ = [
     "ADMM",
     "AggregatedNewton",
+    "Box",
     "Consensus",
     "ElasticNet",
     "Gamma",
+    "GroupL1",
     "Huber",
     "L1",
     "L2",
@@ -84,14 +93,17 @@ __all__ = [
     "Multinomial",
     "Network",
     "NoPenalty",
+    "NonNegative",
     "Params",
     "Path",
     "Penalty",
     "Poisson",
     "Problem",
+    "Proximal",
     "Quantile",
     "Result",
     "Run",
+    "Smooth",
     "SquaredHinge",
     "Status",
     "Tweedie",

@@ -26,6 +26,7 @@ from paramserver.penalties import Penalty
 from paramserver.server.actor import result_of
 from paramserver.server.handle import Handle
 from paramserver.views import ChunkValue, History, Params, Residuals, Result, Staleness, Status
+from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
 
 POLL = 10.0  #: seconds of one long poll for the end
@@ -301,12 +302,15 @@ class Run:
 
     # -- chunks that come and go -----------------------------------------------------------------
 
-    def add(self, X: Any, y: Any = None, sample_weight: Any = None, *, chunks: int | None = None) -> list[int]:
+    def add(
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, offset: Any = None, exposure: Any = None,
+        chunks: int | None = None,
+    ) -> list[int]:  # fmt: skip
         """More rows for a live run, kept or running; it goes on from its z towards the optimum of all rows.
 
         Parameters
         ----------
-        X, y, sample_weight :
+        X, y, sample_weight, offset, exposure :
             As for `launch`: arrays, dask collections, or lists of chunks.
         chunks : int
             For data in memory: how many chunks (default: as large as the run's are).
@@ -328,14 +332,16 @@ class Run:
         and `Status.notes` and `Result.notes` say why: it does not end the run. Units that the run
         found in its first data (``standardize``, classes) stay as they are.
         """
+        at_hand.check_one(offset, exposure)
+        given = chunking.Given(X, y, sample_weight, offset, exposure)
         if self.client.asynchronous:
-            return self._add_async(X, y, sample_weight, chunks)  # type: ignore[return-value]
+            return self._add_async(given, chunks)  # type: ignore[return-value]
         about = self._sync(self._about)
-        out: list[int] = self._sync(self._hand_over, X, self._cut(about, X, y, sample_weight, chunks))
+        out: list[int] = self._sync(self._hand_over, X, self._cut(about, given, chunks))
         return out
 
-    async def _add_async(self, X: Any, y: Any, weight: Any, chunks: int | None) -> list[int]:
-        return await self._hand_over(X, self._cut(await self._about(), X, y, weight, chunks))
+    async def _add_async(self, given: chunking.Given, chunks: int | None) -> list[int]:
+        return await self._hand_over(given.X, self._cut(await self._about(), given, chunks))
 
     async def _about(self) -> tuple[Any, float]:
         while (about := await self._call("about")) is None:
@@ -344,12 +350,12 @@ class Run:
             await asyncio.sleep(0.05)
         return about  # type: ignore[no-any-return]
 
-    def _cut(self, about: tuple[Any, float], X: Any, y: Any, weight: Any, chunks: int | None) -> chunking.Chunks:
+    def _cut(self, about: tuple[Any, float], given: chunking.Given, chunks: int | None) -> chunking.Chunks:
         """The data as chunks, about as large as the run's where we choose."""
         problem, rows = about
-        if chunks is None and rows and not hasattr(X, "dask") and hasattr(X, "__len__"):
-            chunks = max(round(len(X) / rows), 1)
-        return chunking.make(self.client, problem, X, y, weight, chunks)
+        if chunks is None and rows:
+            chunks = max(round(chunking.rows_at_hand(given.X) / rows), 1)
+        return chunking.make(self.client, problem, given, chunks)
 
     async def _hand_over(self, X: Any, data: chunking.Chunks) -> list[int]:
         shape: tuple[Any, ...] = getattr(X, "shape", ())

@@ -9,6 +9,7 @@ import logging
 import time
 from typing import Any
 
+import cloudpickle
 from distributed import get_worker, secede
 from distributed.core import Status as WorkerStatus
 
@@ -76,7 +77,8 @@ class Runner:
             if reply.fetch is not None:
                 cache.fetch(reply.fetch)
             if isinstance(reply, Assignment):
-                problem, rule = reply.setup or (problem, rule)
+                if reply.setup is not None:
+                    problem, rule = cloudpickle.loads(reply.setup)
                 push = self._work(problem, rule, cache, reply)
         return "worker closing"
 

@@ -20,7 +20,7 @@ from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import Bound
 from paramserver.views import Residuals
-from paramserver.workers.problems.base import Problem, Start
+from paramserver.workers.problems.base import Problem, Start, require
 
 
 class Pull(NamedTuple):
@@ -121,6 +121,10 @@ class Consensus(ABC):
         """(a new z, state), from the state and the last z."""
 
     # -- the rest has defaults -------------------------------------------------------------------
+
+    def check(self, problem: Problem) -> None:
+        """Raise `MissingMethod` where the problem lacks what this rule needs; called before anything is sent."""
+        require(self.needs, problem, type(self).__name__)
 
     @property
     def shapes(self) -> Mapping[str, tuple[str | int, ...]]:

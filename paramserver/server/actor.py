@@ -16,7 +16,7 @@ import cloudpickle
 from distributed import get_worker
 
 from paramserver.errors import InvalidInput, RunFailed, ServerGone, StepFailed
-from paramserver.messages import Array, Failure, Push, Reply, Request, Stop, Version, Wait
+from paramserver.messages import Array, Assignment, Failure, Push, Reply, Request, Stop, Version, Wait
 from paramserver.server import reading
 from paramserver.server.core import Core
 from paramserver.server.handle import pack, unpack
@@ -73,6 +73,8 @@ class Server:
     async def exchange(self, packed: Any) -> Any:
         """One step of a runner: its push in (a `Request`), its next assignment out (a `Reply`)."""
         reply = await self._exchange(unpack(packed))
+        if isinstance(reply, Assignment) and reply.setup is not None:
+            reply = reply._replace(setup=cloudpickle.dumps(reply.setup))  # a user's class may be of a notebook
         return pack(reply)
 
     async def _exchange(self, request: Request) -> Reply:

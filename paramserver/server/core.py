@@ -17,6 +17,7 @@ from paramserver.penalties import Penalty
 from paramserver.server import findings
 from paramserver.server.census import Census
 from paramserver.server.dispatch import Dispatch
+from paramserver.server.inferring import Inferring
 from paramserver.server.intake import Intake
 from paramserver.server.parameters import Parameters, with_settings
 from paramserver.server.record import Record
@@ -45,6 +46,7 @@ class Core:
         self.params = Parameters(spec, epoch, now)
         self.stopping = Stopping(spec.tol, superlinear=spec.rule.adopts)
         self.verifier = Verifier(self.params, self.stopping)
+        self.inferring = Inferring(self.params, self.verifier)
         self.dispatch = Dispatch(self.params.slots, spec.patience)
         self.record = Record()
         self.intake = Intake(epoch, self.params, self.verifier, self.record)
@@ -105,7 +107,8 @@ class Core:
             if self.state == "surveying":
                 self._begin(now)
             elif self.verifier.gather is not None:
-                self._concluded(self.verifier.conclude(now, self._limit(now)), now)
+                asker = self.inferring if self.inferring.under_way else self.verifier
+                self._concluded(asker.conclude(now, self._limit(now)), now)
             else:
                 self._new_z(now)
         except RunFailed as error:
@@ -123,7 +126,7 @@ class Core:
             self._fits(len(start.z), len(self.params.live))
         else:
             self.params.recount(start)
-        self.stopping.scale = max(start.objective, 1e-300)
+        self.stopping.scale = self.spec.scale(start.objective)
         self.state, self._looked_at = "running", -np.inf
         self._log(now)
         if self.ending:
@@ -142,12 +145,12 @@ class Core:
     def _new_z(self, now: float) -> None:
         self.params.recompute(now)
         estimate = self._look(now)
-        if self.state != "running" or estimate is None or not self.stopping.due(estimate, self.params.reports):
+        if self.state != "running" or estimate is None:
             return
         if not self.spec.certifiable:
-            if estimate <= self.stopping.scale * (self.stopping.tol or 1e-6):
+            if self.stopping.settled(self.residuals, self.spec.measured):
                 self._finish("converged", now)
-        elif self._rest_until == np.inf:
+        elif self.stopping.due(estimate, self.params.reports) and self._rest_until == np.inf:
             self._verify(now)
 
     def _look(self, now: float) -> float | None:
@@ -171,6 +174,8 @@ class Core:
         self.dispatch.asked_at = now
         if how == "asking":
             return
+        if how == "inferred":
+            return self._finish(self.inferring.reason, now)
         self._log(now, certified=True)
         if self.ending:
             self._conclude(self.ending, now)
@@ -190,7 +195,8 @@ class Core:
             self._note(text)
         if found is not None:
             self.verifier.move_along(findings.least_norm(params, found), now)
-        self._finish(reason, now)
+        if not self.inferring.begin(reason, self._limit(now)):
+            self._finish(reason, now)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -255,6 +261,9 @@ class Core:
         if self.over:
             return
         if gather is not None and now > gather.limit:
+            if self.inferring.under_way:
+                self._note(self.inferring.give_up())
+                return self._finish(self.inferring.reason, now)
             self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
             self._thaw()
             self._rest_until = now + self.spec.silence
@@ -306,15 +315,14 @@ class Core:
         rule = with_settings(self.params.rule, settings)
         if tol is not None and not tol > 0:
             raise InvalidInput(f"tol must be > 0, got {tol!r}")
-        self.params.update(penalty, rule)
+        self.params.update(penalty, rule, now)
         self.stopping.tol = self.stopping.tol if tol is None else tol
         self.verifier.verified = self.verifier.verified if penalty is None else None
         self.stopping.restart()
         if self.state != "surveying":
             self._thaw()
         self.reason, self.ended_at = "", None
-        version = self.params.version
-        return version._replace(n=version.n + 1)
+        return self.params.version._replace(n=self.params.version.n + 1)
 
     def _check_live(self) -> None:
         if self.state in ("finished", "failed"):
@@ -354,6 +362,7 @@ class Core:
         """The objective is another: what was certified does not hold for it; z goes on from where it is."""
         surveying = self.verifier.gather if self.state == "surveying" else None
         self.verifier.void()
+        self.inferring.void()
         self.verifier.gather = surveying
         self.census.open()
         self.stopping.restart()

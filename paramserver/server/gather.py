@@ -16,7 +16,17 @@ SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.VERIFY: {"f": (), "g": ("p",), "H": ("p", "p"), "reach": ("p",)},
     Task.CONJUGATE: {"fenchel": (), "f": ()},
     Task.LINE: {"values": ("t",)},
+    Task.INFER: {
+        "sums": ("any",),
+        "observed": ("p", "p"),
+        "expected": ("any",),
+        "meat": ("p", "p"),
+        "meat_precision": ("p", "p"),
+    },
+    Task.LIKELIHOOD: {"log_likelihood": ("any",)},
 }
+#: Tasks whose answers may be nan: a likelihood may overflow, or there be none.
+HONEST = (Task.INFER, Task.LIKELIHOOD)
 #: Steps of the line search, 1 … 2⁻²⁰.
 STEPS: Array = np.exp2(-np.arange(21, dtype=np.float64))
 
@@ -45,7 +55,7 @@ class Gather:
         if chunk not in self.pending:
             return False
         self.pending.discard(chunk)
-        if self.task is Task.SURVEY:
+        if self.task is Task.SURVEY:  # the problem merges these, from the slots
             return True
         for name, value in answer.items():
             if name not in self.total:
@@ -67,6 +77,8 @@ class Gather:
             want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)
             if value.shape != want or value.dtype != np.float64:
                 return "shape"
+            if self.task in HONEST:
+                continue
             if np.isnan(value).any() or (self.task in (Task.SURVEY, Task.VERIFY) and np.isinf(value).any()):
                 return "finite"
         return None

@@ -86,7 +86,9 @@ class Parameters:
             if z0.shape != (p,):
                 raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
             z = self.problem.inward(z0)
-        self._publish(z, now, self.version)
+        if not np.isfinite(self.bound.value(start.z)):  # bounds without 0: the null model is no anchor
+            self.state = self.rule.update(self.state, self.rule, {}, start.z)
+        self._publish(self.bound.project(z), now, self.version)
 
     def merged(self, chunks: Iterable[int]) -> Array:
         """The surveys of these chunks as one."""
@@ -257,7 +259,7 @@ class Parameters:
         z.setflags(write=False)
         self.published = Published(version, z, now)
 
-    def update(self, penalty: Penalty | None, rule: Consensus) -> None:
+    def update(self, penalty: Penalty | None, rule: Consensus, now: float) -> None:
         """New settings on a live run."""
         assert self.z is not None
         slots = self.fields()
@@ -265,6 +267,8 @@ class Parameters:
         self.rule = rule
         if penalty is not None:
             self.bind(penalty)
+            if not np.isfinite(self.bound.value(self.z)):
+                self.jump(self.bound.project(self.z), now)
         for i, fields in slots.items():
             self.slots[i].fields = fields
         self.fresh.update(self.live)
@@ -286,6 +290,8 @@ class Parameters:
         """The rule's estimate of F at today's z; nan until every chunk has reported."""
         fields = self.fields()
         if self.z is None or len(fields) < len(self.live):
+            return float("nan")
+        if self.setup is not None and np.isnan(self.setup.start.objective):  # of a problem without values
             return float("nan")
         return float(self.rule.objective(fields, self.bound, self.z))
 

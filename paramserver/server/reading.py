@@ -74,17 +74,21 @@ def result(core: Core) -> Result | None:
     if exact:
         assert verified is not None
         objective, gap, kind = verified.objective, verified.gap_absolute, verified.certificate
+        relative = gap / core.stopping.scale
     else:
         # At stop() the estimate may be a few pushes old: what it says must be of this z.
-        objective, gap = p.objective(), p.residuals().estimate
-        kind = "estimate" if spec.certifiable else "residual"
+        residuals = p.residuals()
+        objective, gap, kind = p.objective(), residuals.estimate, "estimate"
+        relative = gap / core.stopping.scale
+        if not spec.measured:
+            gap, relative, kind = np.nan, residuals.relative, "residual"
     coef, intercept = p.problem.unpack(p.z)
     return Result(
         z=p.problem.outward(p.z),
         coef_=coef,
         intercept_=intercept,
         objective=objective,
-        gap=gap / core.stopping.scale,
+        gap=relative,
         gap_absolute=gap,
         certificate=kind,
         converged=core.reason == "converged" or (exact and core.stopping.passes(gap)),
@@ -103,6 +107,8 @@ def result(core: Core) -> Result | None:
         feature_names=spec.feature_names,
         standard_errors=float(np.sqrt(2 * max(gap, 0.0))),
         notes=tuple(core.notes),
+        inference=core.inferring.found,
+        no_inference=core.inferring.why_not,
         pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots) if not slot.gone},
     )
 
@@ -136,4 +142,4 @@ def slope(core: Core) -> Array | None:
 
 def _n_features(core: Core) -> int:
     assert core.params.z is not None
-    return int(np.size(core.params.problem.unpack(core.params.z)[0]))
+    return int(np.atleast_1d(core.params.problem.unpack(core.params.z)[0]).shape[-1])

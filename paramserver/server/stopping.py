@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paramserver.views import Residuals
+
 DEFAULT_TOL = 1e-6
 STANDARD_ERRORS = 0.1  #: √(2·gap) allowed when the user gave no tol
 STALL_SWEEPS = 5.0  #: sweeps in which the estimate did not halve
@@ -68,6 +70,12 @@ class Stopping:
         began, before = self._trail[0]
         fell = estimate / before if sweeps - began >= 1.0 and np.isfinite(before) and before > 0 else 1.0
         return estimate * min(fell, 1.0)
+
+    def settled(self, residuals: Residuals, measured: bool) -> bool:
+        """Whether a run that cannot be certified ends: by the rule's estimate, or by residuals where F is unknown."""
+        if measured:
+            return residuals.estimate <= self.allowed()
+        return residuals.relative <= (DEFAULT_TOL if self.tol is None else self.tol)
 
     def worth(self, promise: float) -> bool:
         """Whether a light pass at the next z may well pass; the promise is a pessimist's."""

@@ -127,7 +127,7 @@ class Keeper:
                 return self.fail(record, ChunkLost(why))
 
     def _lost(self, chunk: int, parts: tuple[Any, ...]) -> str:
-        for key in parts:
+        for key in (key for key in parts if key is not None):
             task = self.scheduler.tasks.get(key)
             if task is None or task.state == "forgotten":
                 return (
@@ -297,7 +297,7 @@ class Keeper:
 
 def _data(chunks: Iterable[tuple[Any, ...]]) -> set[Any]:
     """The keys of all parts of these chunks."""
-    return {key for parts in chunks for key in parts}
+    return {key for parts in chunks for key in parts if key is not None}
 
 
 def _as_failure(record: RunRecord, error: Exception) -> ParamServerError:
