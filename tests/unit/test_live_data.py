@@ -125,7 +125,7 @@ def assert_optimal(result: Any, play: Play, chunks: Any, tol: float = 1e-8) -> N
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("steps", [0, 3, 7, 15, 25, None])
+@pytest.mark.parametrize("steps", [0, 7, 25, None])
 def test_chunks_added_at_any_moment_count(problem: Any, rule: Consensus, steps: int | None) -> None:
     play = Play(problem, rule)
     if steps is None:
@@ -144,7 +144,7 @@ def test_chunks_added_at_any_moment_count(problem: Any, rule: Consensus, steps: 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("steps", [0, 3, 8, 20, 30, None])
+@pytest.mark.parametrize("steps", [0, 8, 20, None])
 def test_chunks_dropped_at_any_moment_do_not(problem: Any, rule: Consensus, steps: int | None) -> None:
     play = Play(problem, rule, range(CHUNKS))
     if steps is None:
@@ -380,7 +380,7 @@ def test_more_than_the_server_has_room_for() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("steps", [0, 1, 2, 4, 9])
+@pytest.mark.parametrize("steps", [0, 1, 3, 9])
 def test_a_checkpoint_keeps_what_came_and_went(rule: Consensus, steps: int) -> None:
     play = Play(rule=rule)
     play.finish()
