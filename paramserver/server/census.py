@@ -113,7 +113,7 @@ class Census:
             self.null.take(gather.total)
         if self.null.done:
             value = self.null.start.objective
-            if not np.isfinite(value):
+            if value == np.inf:  # nan: of a problem that has no values
                 raise BadData(f"the losses of the null model are {value}: is the target, or an offset, out of range?")
             return self.null.start
         self.verifier.ask(Task.NULL, self.null.z, {}, self.limit)

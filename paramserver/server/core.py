@@ -156,9 +156,9 @@ class Core:
             self._verify(now)
 
     def _look(self, now: float) -> float | None:
-        """The estimate, every few pushes: it costs a pass over the slots."""
+        """The estimate, every few pushes: it costs a pass over the slots. Always where no other push is to come."""
         every = 1.0 / 8
-        if self.params.reports - self._looked_at < every:
+        if self.params.reports - self._looked_at < every and not self.params.idle:
             return None
         self._looked_at = self.params.reports
         self.residuals = self.params.residuals()
@@ -364,6 +364,7 @@ class Core:
         """The objective is another: what was certified does not hold for it; z goes on from where it is."""
         surveying = self.verifier.gather if self.state == "surveying" else None
         self.verifier.void()
+        self.inferring.void()
         self.verifier.gather = surveying
         self.census.open()
         self.stopping.restart()

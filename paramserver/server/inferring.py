@@ -39,6 +39,10 @@ class Inferring:
     _missing: str = "the run ended before its z was verified"
     _found: tuple[Version, Inference] | None = None
 
+    def void(self) -> None:
+        """Other chunks than those that were asked."""
+        self._found = None
+
     @property
     def under_way(self) -> bool:
         """Whether the chunks are being asked."""

@@ -222,6 +222,11 @@ class Parameters:
         """Chunks whose next local step would be news: not those that answered at this version."""
         return [i for i in self.live if i not in self.fresh and self._has_news(self.slots[i])]
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is wanted: every chunk has answered at this version, or is settled."""
+        return not any(i not in self.fresh and self._has_news(self.slots[i]) for i in self.live)
+
     def _has_news(self, slot: Slot) -> bool:
         if slot.version == self.version:
             return False

@@ -87,7 +87,7 @@ def test_added_while_it_runs(client: Any) -> None:
     ids = run.add(MORE, MORE_Y, chunks=2)  # the run has perhaps no server yet: it waits for one
     assert len(ids) == 2
     until(lambda: run.status().state != "surveying")
-    more = run.add(MORE, MORE_Y, np.full(len(MORE), 1e-9))
+    more = run.add(MORE, MORE_Y, sample_weight=np.full(len(MORE), 9.0), offset=MORE[:, 0])
     run.drop(more)
     result = run.result(30)
     assert_optimal(result, ALL, 10_400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def assert_optimal(result: Any, play: Play, chunks: Any, tol: float = 1e-8) -> N
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("steps", [0, 3, 7, 15, 25, None])
+@pytest.mark.parametrize("steps", [0, 7, 25, None])
 def test_chunks_added_at_any_moment_count(problem: Any, rule: Consensus, steps: int | None) -> None:
     play = Play(problem, rule)
     if steps is None:
@@ -143,7 +144,7 @@ def test_chunks_added_at_any_moment_count(problem: Any, rule: Consensus, steps: 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("steps", [0, 3, 8, 20, 30, None])
+@pytest.mark.parametrize("steps", [0, 8, 20, None])
 def test_chunks_dropped_at_any_moment_do_not(problem: Any, rule: Consensus, steps: int | None) -> None:
     play = Play(problem, rule, range(CHUNKS))
     if steps is None:
@@ -216,6 +217,20 @@ def test_a_null_model_that_takes_rounds(rule: Consensus) -> None:
     assert play.core.stopping.scale == pytest.approx((np.logaddexp(0, m) - YES[stay] * m).sum(), rel=1e-12)
     fresh = Play(rule=rule, offset=offset, chunks=[0, 2, 3, 4, 5, 6, 7, 8]).finish()
     assert abs(fresh.objective - result.objective) <= 2e-9 * play.core.stopping.scale
+
+
+@pytest.mark.parametrize("chunks", range(8, 28))
+def test_the_last_chunk_to_settle_is_looked_at(chunks: int) -> None:
+    """Quadratic chunks answer once: no push comes after the last, however many pushes lie between two looks."""
+    problem = ps.LeastSquares()
+    for looked in (0.0, -np.inf):
+        play = Play(problem)
+        play.data = [problem.prepare(X[rows], REAL[rows]) for rows in np.array_split(np.arange(N), chunks)]
+        play.core = Core(replace(play.core.spec, n_chunks=chunks), 1, 0.0)
+        play.core.dispatch.holds("w", range(100))
+        play.until(lambda core: core.state == "running")
+        play.core._looked_at = looked
+        assert play.until(lambda core: core.over, 20 * chunks).core.reason == "converged"
 
 
 def test_late_pushes_of_a_dropped_chunk_are_of_an_unknown_chunk() -> None:
@@ -365,7 +380,7 @@ def test_more_than_the_server_has_room_for() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("steps", [0, 1, 2, 4, 9])
+@pytest.mark.parametrize("steps", [0, 1, 3, 9])
 def test_a_checkpoint_keeps_what_came_and_went(rule: Consensus, steps: int) -> None:
     play = Play(rule=rule)
     play.finish()
