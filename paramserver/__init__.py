@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from paramserver.consensus import ADMM, LBFGS, ActiveNewton, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
-    from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
+    from paramserver.paths import Path, path
+    from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
+    from paramserver.summary import Summary
     from paramserver.views import Params, Result, Status
     from paramserver.workers.problems import (
         Gamma,
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
         Multinomial,
         Poisson,
         Problem,
+        Proximal,
         Quantile,
+        Smooth,
         SquaredHinge,
         Tweedie,
     )
@@ -37,9 +41,11 @@ _HOME = {
     "ADMM": "paramserver.consensus",
     "ActiveNewton": "paramserver.consensus",
     "AggregatedNewton": "paramserver.consensus",
+    "Box": "paramserver.penalties",
     "Consensus": "paramserver.consensus",
     "ElasticNet": "paramserver.penalties",
     "Gamma": "paramserver.workers.problems",
+    "GroupL1": "paramserver.penalties",
     "Huber": "paramserver.workers.problems",
     "L1": "paramserver.penalties",
     "L2": "paramserver.penalties",
@@ -49,15 +55,20 @@ _HOME = {
     "Multinomial": "paramserver.workers.problems",
     "Network": "paramserver.simulator",
     "NoPenalty": "paramserver.penalties",
+    "NonNegative": "paramserver.penalties",
     "Params": "paramserver.views",
+    "Path": "paramserver.paths",
     "Penalty": "paramserver.penalties",
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
+    "Proximal": "paramserver.workers.problems",
     "Quantile": "paramserver.workers.problems",
     "Result": "paramserver.views",
     "Run": "paramserver.run",
+    "Smooth": "paramserver.workers.problems",
     "SquaredHinge": "paramserver.workers.problems",
     "Status": "paramserver.views",
+    "Summary": "paramserver.summary",
     "Tweedie": "paramserver.workers.problems",
     "as_completed": "paramserver.run",
     "connect": "paramserver.launching",
@@ -65,6 +76,7 @@ _HOME = {
     "forget": "paramserver.launching",
     "launch": "paramserver.launching",
     "list": "paramserver.launching:list_runs",
+    "path": "paramserver.paths",
     "simulate": "paramserver.simulator",
 }
 _MODULES = ("datasets", "errors", "testing")
@@ -73,9 +85,11 @@ __all__ = [
     "ADMM",
     "ActiveNewton",
     "AggregatedNewton",
+    "Box",
     "Consensus",
     "ElasticNet",
     "Gamma",
+    "GroupL1",
     "Huber",
     "L1",
     "L2",
@@ -85,15 +99,20 @@ __all__ = [
     "Multinomial",
     "Network",
     "NoPenalty",
+    "NonNegative",
     "Params",
+    "Path",
     "Penalty",
     "Poisson",
     "Problem",
+    "Proximal",
     "Quantile",
     "Result",
     "Run",
+    "Smooth",
     "SquaredHinge",
     "Status",
+    "Summary",
     "Tweedie",
     "__version__",
     "as_completed",
@@ -104,6 +123,7 @@ __all__ = [
     "forget",
     "launch",
     "list",
+    "path",
     "simulate",
     "testing",
 ]

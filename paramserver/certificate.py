@@ -7,7 +7,8 @@ every R because −Xᵀθ ∈ ∂R(z⁺), so Fenchel–Young gives, with v = −
 
 both terms ≥ 0. The first is the problem's: ½ΔᵀHΔ for least squares, c(r)·ΔᵀHΔ for logistic
 losses with r = max|xᵀΔ| < 1, else one more pass over the rows. z⁺ need not be exact: Δ is shifted
-by −H⁻¹ of what is left of the optimality condition, which makes θ feasible again.
+by −H⁻¹ of what is left of the optimality condition, which makes θ feasible again. Where R(z) is infinite, so is
+the bound, and never nan: project z first (`Bound.project`).
 
 Where the Hessian is too large, it is taken on a support S of coordinates alone (`model_on`), with
 Δ = 0 elsewhere, and a further pass over the rows gives v there: `outside` is R's term off S.
@@ -47,25 +48,24 @@ class Model(NamedTuple):
 
 def model_at(z: Array, loss: float, gradient: Array, hessian: Array, bound: Bound) -> Model:
     """Build the model. ``gradient`` (p,) and ``hessian`` (p, p) are sums over all rows at z."""
-    z_plus = minimise(hessian, -gradient, bound, z, z)
+    z_plus = bound.project(minimise(hessian, -gradient, bound, z, z))
     move = step = z_plus - z
     bent = hessian @ move
     slope = bound.subgradient(z_plus, -(gradient + bent))
-    left = gradient + bent + slope
-    charge = 0.0
+    left, at, charge = gradient + bent + slope, z_plus, 0.0
+    decrease = 0.5 * float(move @ bent) + bound.bregman(z, z_plus, slope)
     if left.any():
         rows = np.sqrt(2.0 * np.abs(loss) * np.diag(hessian).clip(min=0))  # what cancelled in the gradient's sum
         rounding = ROUNDING * (rows + np.abs(gradient) + np.abs(hessian) @ np.abs(move) + np.abs(slope))
         step = move - Factor(hessian).solve(left)
         left = gradient + hessian @ step + slope
         if (np.abs(left) > rounding).any():  # z⁺ is wrong where the Hessian is singular: no shift mends that
-            step, (slope, charge) = move, _unshifted(gradient + bent, z_plus, bound, rounding)
+            step, (at, slope, charge) = move, _unshifted(gradient + bent, z_plus, bound, slope, rounding)
             left = gradient + bent + slope
         charge += float(np.abs(left) @ np.abs(move))
     bend = float(step @ (hessian @ step))
-    bregman = bound.bregman(z, z_plus, slope)
-    decrease = 0.5 * float(move @ bent) + bregman
-    ahead = charge + bound.bregman(z_plus, z_plus, slope)  # 0 where slope ∈ ∂R(z⁺)
+    bregman = bound.bregman(z, at, slope)
+    ahead = charge + bound.bregman(z_plus, at, slope)  # 0 where slope ∈ ∂R(z⁺)
     return Model(z, loss, loss + bound.value(z), z_plus, step, max(bend, 0.0), bregman + charge, ahead, decrease)
 
 
@@ -82,39 +82,33 @@ def model_on(support: np.ndarray, z: Array, loss: float, gradient: Array, hessia
 def outside(support: np.ndarray, z: Array, v: Array, bound: Bound) -> float:
     """Σ R_j(z_j) + R_j*(v_j) − v_j·z_j over the coordinates off ``support``, for v = −Xᵀθ (p,).
 
-    Infinite where v leaves R*'s domain: |v_j| > l1_j without an l2_j. Every term is a sum of
-    squares and of |z|'s own gap, so no digits cancel.
+    Infinite where v leaves R*'s domain: |v_j| > l1_j without an l2_j or a bound. A sum of terms
+    ≥ 0, so that no digits cancel.
     """
-    weights = bound.elastic_net()
-    if weights is None:
+    terms = bound.separable()
+    if terms is None:
         return np.inf
     off = np.ones(len(z), bool)
     off[support] = False
-    l1, l2 = (part[off] for part in weights)
-    z, v = z[off], v[off]
-    sign = np.clip(v, -l1, l1)
-    beyond = v - sign
-    curved = l2 > 0
-    if (np.abs(beyond[~curved]) > FEASIBLE * l1[~curved]).any():
+    part = terms.of(off)
+    nearest, minimiser = part.support(v[off])
+    if (np.abs(nearest - v[off]) > FEASIBLE * part.l1).any() or not np.isfinite(minimiser).all():
         return np.inf
-    w = np.divide(beyond, l2, out=np.zeros_like(v), where=curved)  # where R* has its maximum
-    kinks = (l1 * np.abs(z) - sign * z)[l1 > 0].clip(min=0).sum()
-    return float(kinks + 0.5 * (l2[curved] @ (z - w)[curved] ** 2))
+    return part.bregman(z[off], minimiser, nearest)
 
 
-def _unshifted(dual: Array, z_plus: Array, bound: Bound, rounding: Array) -> tuple[Array, float]:
-    """(slope, charge): R(w) ≥ R(z⁺) + slopeᵀ(w − z⁺) + l2/2·‖w − z⁺‖², slope as close to −dual as may be.
+def _unshifted(dual: Array, z_plus: Array, bound: Bound, slope: Array, rounding: Array) -> tuple[Array, Array, float]:
+    """(at, slope, charge) with slope ∈ ∂R(at), as close to −dual as may be: R(w) ≥ R(at) + slopeᵀ(w − at).
 
-    What is left of dual + slope costs leftᵀ(z − z⁺), the caller's, and left²/(2·l2); where l2 = 0,
-    nothing bounds it.
+    ``slope`` comes as the one at z⁺ and stays so where it is −dual but for rounding. Elsewhere ``at``
+    minimises R(w) + dualᵀw; where that has no minimiser nothing bounds F from below, and the charge is inf.
     """
-    weights = bound.elastic_net()
-    if weights is None:
-        return bound.subgradient(z_plus, -dual), np.inf
-    l1, l2 = weights
-    slope = np.clip(-dual - l2 * z_plus, -l1, l1) + l2 * z_plus
-    left = dual + slope
-    large = np.abs(left) > rounding
-    if not l2[large].all():
-        return slope, np.inf
-    return slope, float(0.5 * (left[large] ** 2 / l2[large]).sum())
+    terms = bound.terms()
+    if terms is None:
+        return z_plus, slope, np.inf
+    near = terms.whole(np.abs(dual + slope) <= rounding)
+    nearest, minimiser = terms.support(-dual)
+    slope = np.where(near, slope, nearest)
+    if not np.isfinite(minimiser[~near]).all() or (np.abs(dual + slope) > rounding).any():
+        return z_plus, slope, np.inf
+    return np.where(near, z_plus, minimiser), slope, 0.0

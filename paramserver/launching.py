@@ -16,11 +16,13 @@ from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.run import Run, ask_supervisor
+from paramserver.server import inferring
 from paramserver.server.spec import RunSpec
 from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
+from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
 
@@ -37,6 +39,8 @@ def launch(
     y: Any = None,
     *,
     sample_weight: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
     penalty: Penalty | None = None,
     consensus: str | Consensus = "auto",
     z0: Any = None,
@@ -47,6 +51,7 @@ def launch(
     max_seconds: float | None = None,
     max_pushes: int | None = None,
     keep: bool = False,
+    inference: bool | None = None,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
 ) -> Run:
@@ -54,17 +59,22 @@ def launch(
 
     With an asynchronous client: ``run = await launch(...)``, ``result = await run``.
 
-    Minimises Σ sample_weight·loss + R(w) over z = (w, intercept); the intercept is last in z and
-    never penalised.
+    Minimises Σ sample_weight·loss(Xw + intercept + offset) + R(w) over z = (w, intercept); the
+    intercept is last in z and never penalised.
 
     Parameters
     ----------
     problem : Problem
         `Logistic`, `LeastSquares`, or your own.
-    X : array_like (n, d), dask array or DataFrame, or list of chunks
-        Unknown chunk sizes are fine. A list holds futures or delayed values of (X_i, y_i), tuples
-        of them, or objects handed to the problem untouched, one a chunk.
+    X : array_like or scipy sparse (n, d), dask array of either, DataFrame, or list of chunks
+        Unknown chunk sizes are fine, and so is what `datasets.encode(..., expand=False)` makes. A
+        list holds, one a chunk, futures or delayed values of (X_i, y_i[, weight_i[, offset_i]]),
+        tuples of them, or objects handed to the problem untouched.
     y, sample_weight : as X, (n,)
+    offset : as X, (n,), or (n, K) where there are K margins a row
+        Added to each row's margin.
+    exposure : as X, (n,), > 0
+        ``offset=log(exposure)`` by another name; only one of both.
     penalty : Penalty
         `NoPenalty()`, `L1`, `L2`, `ElasticNet`, or your own.
     consensus : "auto", "newton", "active", "lbfgs", "admm" or Consensus
@@ -86,6 +96,9 @@ def launch(
         Limits; the last z is certified when one is met.
     keep : bool
         The run stays live after convergence, until `Run.stop`.
+    inference : bool
+        Whether the run ends with the passes over the data that `Result.summary` needs: None where
+        there is no penalty, the problem offers them and p ≤ 1000; True also for a larger p.
     chunks : int
         For data in memory: how many chunks (default 8 a worker thread).
     runners_per_worker : int
@@ -95,17 +108,22 @@ def launch(
     ------
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
-    client = _client(client)
+    client = client_of(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = named(consensus)
+    given = chunking.Given(X, y, sample_weight, offset, exposure)
+    at_hand.check_one(offset, exposure)
     _check_plugins(problem, rule, penalty)
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
     # Checked before any data are sent; how many chunks they make is seen then.
-    spec = RunSpec(problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep)
+    spec = RunSpec(
+        problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep, inference=inference
+    )
+    inferring.check(spec)
 
     def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
-        data = chunking.make(client, problem, X, y, sample_weight, chunks or chunking.default(X, threads))
+        data = chunking.make(client, problem, given, chunks or chunking.default(X, threads))
         return replace(spec, n_chunks=len(data.keys), feature_names=data.names), data
 
     if client.asynchronous:
@@ -145,7 +163,7 @@ def connect(name: str | None = None, client: Any = None) -> Run:
     UnknownRun
         Lists the runs there are.
     """
-    client = _client(client)
+    client = client_of(client)
     run: Run = client.sync(_connect, client, name)
     return run
 
@@ -157,7 +175,7 @@ async def _connect(client: Any, name: str | None) -> Run:
 
 def list_runs(client: Any = None) -> list[dict[str, Any]]:
     """Every run the scheduler knows: name, state, reason, n_chunks, created; newest last."""
-    client = _client(client)
+    client = client_of(client)
     runs: list[dict[str, Any]] = client.sync(_list_runs, client)
     return runs
 
@@ -172,7 +190,7 @@ async def _list_runs(client: Any) -> list[dict[str, Any]]:
 
 def forget(name: str, client: Any = None) -> None:
     """Drop a finished run's result from the scheduler."""
-    client = _client(client)
+    client = client_of(client)
     out: None = client.sync(ask_supervisor, client, "forget", name=name)
     return out  # with an asynchronous client: to be awaited
 
@@ -180,7 +198,8 @@ def forget(name: str, client: Any = None) -> None:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def _client(client: Any) -> Any:
+def client_of(client: Any) -> Any:
+    """This client, or the current one."""
     if client is None:
         try:
             client = distributed.get_client()
@@ -198,7 +217,7 @@ def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
     if lacking:
         lines = "\n".join(f"    def {text}" for text in lacking)
         raise InvalidInput(f"penalty must be a Penalty; {type(penalty).__name__} lacks\n{lines}")
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
 
 
 def _say_if_bound(client: Any) -> None:

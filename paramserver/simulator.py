@@ -20,11 +20,13 @@ from paramserver.consensus import Consensus, named
 from paramserver.errors import InvalidInput
 from paramserver.messages import ELSEWHERE, Array, Assignment, Push, Version, Wait
 from paramserver.penalties import NoPenalty, Penalty
-from paramserver.server import reading
+from paramserver.server import inferring, reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
 from paramserver.views import Result
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers import at_hand
+from paramserver.workers.design import Design
+from paramserver.workers.problems.base import Problem
 from paramserver.workers.tasks import answer
 
 
@@ -73,7 +75,9 @@ class Simulation:
 class _Costed:
     """A problem that counts the passes it makes."""
 
-    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "dual")
+    PASSES = (
+        "evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "dual", "prox", "moments", "log_likelihood",
+    )  # fmt: skip
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.cost, self.hessians = problem, 0.0, 0
@@ -219,6 +223,8 @@ def simulate(
     y: Any = None,
     *,
     sample_weight: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
     chunks: int | Iterable[Any] = 64,
     penalty: Penalty | None = None,
     consensus: Consensus | str = "auto",
@@ -226,6 +232,7 @@ def simulate(
     tol: float = 1e-8,
     seed: int = 0,
     limit: float = 1e5,
+    inference: bool | None = False,
 ) -> Simulation:
     """Run a fit in virtual time.
 
@@ -233,7 +240,8 @@ def simulate(
     ----------
     problem, penalty, consensus :
         As in `paramserver.launch`.
-    X, y, sample_weight : arrays with the same number of rows; X may be scipy CSR
+    X, y, sample_weight, offset or exposure : arrays with the same number of rows; X also scipy sparse
+        or a `Table`
     chunks : int, or iterable of index arrays
         How the rows are cut.
     network : Network
@@ -242,17 +250,25 @@ def simulate(
     seed : int
     limit : float
         Virtual time at which the run ends unfinished.
+    inference : bool
+        As in `paramserver.launch`, and off unless asked for: it takes time.
     """
     rule = named(consensus)
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
     network = network or Network()
-    arrays = [a if a is None or issparse(a) else np.asarray(a) for a in (X, y, sample_weight)]
-    lengths = [a.shape[0] for a in arrays if a is not None]
+    at_hand.check_one(offset, exposure)
+    offset = at_hand.checked_log(exposure) if exposure is not None else offset
+    offset = at_hand.checked(offset) if offset is not None else None
+    parts = [_at_hand(part) for part in (X, y, sample_weight, offset)]
+    lengths = [part.shape[0] for part in parts if part is not None]
     if len(set(lengths)) != 1:
-        raise InvalidInput(f"X, y and sample_weight differ in length: {lengths}")
+        raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
     cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
-    data = [problem.prepare(*(None if a is None else a[rows] for a in arrays)) for rows in cuts]
-    spec = RunSpec(problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9)
+    data = [problem.prepare(*(_rows(part, rows) for part in parts)) for rows in cuts]
+    spec = RunSpec(
+        problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference
+    )
+    inferring.check(spec)
     n = len(network.speeds)
     world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))
     world.holds = [set() for _ in range(n)]
@@ -274,3 +290,16 @@ def simulate(
         raise InvalidInput(f"the simulated run read not one chunk within {limit} units of time")
     time = world.now
     return Simulation(out, time, core.record.pushes / len(data), world.problem.hessians, np.array(world.busy) / time)
+
+
+def _at_hand(part: Any) -> Any:
+    """An array, CSR or a design, of which rows can be taken."""
+    if part is None or isinstance(part, Design):
+        return part
+    return part.tocsr() if issparse(part) else np.asarray(part)
+
+
+def _rows(part: Any, rows: Any) -> Any:
+    if part is None:
+        return None
+    return part.take(rows) if isinstance(part, Design) else part[rows]

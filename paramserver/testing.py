@@ -14,13 +14,14 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
+from scipy.sparse import issparse
 
 from paramserver.consensus.base import Consensus, Pull, Setup, check
 from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import L2, Bound, Penalty
 from paramserver.server.null import NullModel
 from paramserver.simulator import Network, simulate
-from paramserver.workers.problems import Logistic, Problem, Start, require
+from paramserver.workers.problems import Logistic, Problem, Start
 
 __all__ = ["check_penalty", "check_problem", "check_rule", "null_model"]
 
@@ -37,19 +38,24 @@ def null_model(problem: Any, start: Start, data: Sequence[Any]) -> Start:
 def check_penalty(penalty: Penalty, d: int = 8, seed: int = 0) -> None:
     """Value, prox and subgradient belong to one convex function of ``d`` coordinates."""
     rng = np.random.default_rng(seed)
-    _same(_travelled(penalty).value(np.ones(d)), penalty.value(np.ones(d)), "a penalty survives pickling")
-    drawn = []
+    ones = penalty.project(np.ones(d))
+    _same(_travelled(penalty).value(ones), penalty.value(ones), "a penalty survives pickling")
+    drawn, terms, blocks = [], penalty.terms(d), penalty.blocks(d)
     for _ in range(20):
         v, near = _frozen(rng.standard_normal(d) * 10.0 ** rng.uniform(-2, 2)), _frozen(rng.standard_normal(d))
-        steps = _frozen(10.0 ** rng.uniform(-2, 2, d))
+        steps = 10.0 ** rng.uniform(-2, 2, d)
+        steps = _frozen(steps if blocks is None else steps[blocks])  # one a block
         w = penalty.prox(v, steps)
         _law(w.shape == (d,) and np.isfinite(w).all(), f"prox returns {d} finite numbers, got {w!r}")
         slope = (v - w) / steps
         off = np.abs(slope - penalty.subgradient(w, slope)) / (1 + np.abs(slope) + np.abs(v / steps))
         _law(off.max() <= 1e-7, f"(v - prox(v))/steps is a subgradient at prox(v): off by {off.max():.2e} relatively")
+        inside = penalty.project(v)
+        _law(np.isfinite(penalty.value(inside)), f"project leads to where value is finite, not to {inside!r}")
+        _law(np.array_equal(penalty.project(w), w), f"project leaves {w!r} alone: value is finite there")
         drawn.append((v, w, penalty.subgradient(w, near), near, steps))
     for (v, w, g, near, steps), (v2, w2, *_) in zip(drawn, drawn[1:] + drawn[:1], strict=True):
-        value, value2, middle = (penalty.value(x) for x in (w, w2, 0.3 * w + 0.7 * w2))
+        value, value2, middle = (penalty.value(x) for x in (w, w2, penalty.project(0.3 * w + 0.7 * w2)))
         slack = 1e-9 * (1 + abs(value) + abs(value2) + float(np.abs(g) @ np.abs(w2 - w)))
         _law(value >= 0 and np.isfinite(value), f"value is finite and >= 0 where prox leads, got {value}")
         _law(middle <= 0.3 * value + 0.7 * value2 + slack, f"value is convex: {middle} between {value} and {value2}")
@@ -59,8 +65,9 @@ def check_penalty(penalty: Penalty, d: int = 8, seed: int = 0) -> None:
         _same(penalty.distance(w, near), np.linalg.norm(near - g), "distance is that to the nearest subgradient")
         apart, moved = (v - v2) ** 2 @ (1 / steps), (w - penalty.prox(v2, steps)) ** 2 @ (1 / steps)
         _law(moved <= apart * (1 + 1e-9), f"prox is nonexpansive in the metric 1/steps: {moved} > {apart}")
-        if (said := penalty.weights()) is not None:
-            _same(value, said[0] * np.abs(w).sum() + 0.5 * said[1] * (w @ w), f"value is what weights() = {said} say")
+        if terms is not None:
+            _same(value, terms.value(w), "value is what terms say")
+            _same(w, terms.prox(v, steps), "prox is what terms say")
 
 
 def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
@@ -79,13 +86,15 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
     _law(survey[0] == data.rows, f"a survey begins with the rows, got {survey[:1]}")
     free = ~np.asarray(f.penalised(p))
     _law(free.shape == (p,) and free.dtype == bool, f"penalised({p}) is a mask ({p},) of bool")
-    arrays = [None if part is None else np.asarray(part) for part in parts]
-    if all(a is None or (a.ndim >= 1 and len(a) == data.rows > 1) for a in arrays):
+    arrays = [part if part is None or issparse(part) else np.asarray(part) for part in parts]
+    if data.rows > 1 and all(a is None or (a.ndim >= 1 and a.shape[0] == data.rows) for a in arrays):
         cuts = np.array_split(rng.permutation(data.rows), 2)
         halves = [f.prepare(*(None if a is None else a[rows] for a in arrays)) for rows in cuts]
         merged = null_model(f, f.start(f.merge(*map(f.survey, halves))), halves)
         _same(merged.z, start.z, "surveys of two halves add up to the whole's null model", 1e-9)
         _same(merged.objective, start.objective, "surveys of two halves add up to the whole's null objective", 1e-9)
+    if "prox" in has:
+        _check_prox(f, data, start.z, rng)
     if "evaluate" not in has:
         return
     unit = np.ones(p) if reach is None else 1.0 / np.where(reach > 0, reach, 1.0) / np.sqrt(p)
@@ -120,6 +129,17 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
             _same(f.line(data, z, e, ts), values, "line is evaluate along the step", 1e-9)
 
 
+def _check_prox(f: Any, data: Any, z: Array, rng: np.random.Generator) -> None:
+    (v, x), (v2, x2) = ((v, f.prox(data, v, 2.0)[0]) for v in (_frozen(z + rng.standard_normal(len(z))) for _ in "ab"))
+    _law(x.shape == z.shape and np.isfinite(x).all(), f"prox returns {len(z)} finite numbers, got {x!r}")
+    _law(np.isfinite(f.prox(data, v, 2.0)[1]), "the value that prox returns is finite")
+    near, apart = float((x - x2) @ (x - x2)), float((x - x2) @ (v - v2))
+    _law(near <= apart + 1e-9 * (1e-12 + float((v - v2) @ (v - v2))), f"prox is firmly nonexpansive: {near} > {apart}")
+    for rho in (0.3, 7.0):
+        slope = 2.0 * (v - x)  # an element of ∂f(x): from x + slope/rho, every rho leads back to x
+        _same(f.prox(data, x + slope / rho, rho)[0], x, f"prox of rho 2 and of {rho} are of one convex function", 1e-6)
+
+
 def _check_fenchel(f: Any, data: Any, z: Array, at: Any, H: Array, step: Array, reach: Array | None) -> None:
     (term, _), bend, slack = f.fenchel(data, z, step), float(step @ (H @ step)), 1e-9 * abs(at.value)
     _law(term >= -slack, f"fenchel is >= 0, got {term}")
@@ -149,7 +169,7 @@ def check_rule(
     if X is None:
         X = rng.standard_normal((160, 4))
         y = rng.random(160) < 1 / (1 + np.exp(-X @ np.array([1.0, -1.0, 0.5, 0.0]) - 0.5))
-    require(rule.needs, problem, type(rule).__name__)
+    rule.check(problem)
     cuts = np.array_split(np.arange(len(X)), 4)
     data = [problem.prepare(X[rows], None if y is None else y[rows]) for rows in cuts]
     total = reduce(problem.merge, map(problem.survey, data))
@@ -202,7 +222,7 @@ def _law(holds: Any, text: str) -> None:
 def _same(a: Any, b: Any, text: str, rtol: float = 1e-10) -> None:
     a, b = np.asarray(a, float), np.asarray(b, float)
     close = a.shape == b.shape and np.abs(a - b).max(initial=0.0) <= rtol * (1e-12 + np.abs(b).max(initial=0.0))
-    _law(close, f"{text}: {a} is not {b}")
+    _law(close or np.array_equal(a, b, equal_nan=True), f"{text}: {a} is not {b}")
 
 
 def _travelled(thing: Any) -> Any:

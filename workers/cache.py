@@ -12,14 +12,15 @@ import concurrent.futures
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from distributed.utils_comm import gather_from_workers
 from threadpoolctl import threadpool_limits
 
-from paramserver.errors import BadData, RunFailed
+from paramserver.errors import RunFailed
+from paramserver.workers.fingerprint import fingerprint, nbytes
 from paramserver.workers.problems.base import Problem
 
 SCAN = 0.5  #: seconds between looks at what Dask holds
@@ -36,8 +37,8 @@ class Loaded(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of the parts that are arrays."""
-        return sum(getattr(part, "nbytes", 0) for part in self.parts)
+        """Of the parts that are arrays, sparse or tables."""
+        return sum(map(nbytes, self.parts))
 
 
 class ChunkCache:
@@ -46,8 +47,8 @@ class ChunkCache:
     _open: ClassVar[dict[tuple[str, str], tuple[ChunkCache, int]]] = {}
     _open_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, worker: Any, problem: Problem, keys: Sequence[tuple[Any, ...]]) -> None:
-        self.worker, self.problem, self.keys = worker, problem, keys
+    def __init__(self, worker: Any, problem: Problem, keys: Mapping[int, tuple[Any, ...]], roster: int = 0) -> None:
+        self.worker, self.problem, self.keys, self.roster = worker, problem, keys, roster
         self._copies: dict[Any, Any] = {}
         self._loaded: dict[int, Loaded] = {}
         self._lock = threading.Lock()
@@ -59,12 +60,12 @@ class ChunkCache:
     @classmethod
     @contextlib.contextmanager
     def shared(
-        cls, worker: Any, run_id: str, problem: Problem, keys: Sequence[tuple[Any, ...]]
+        cls, worker: Any, run_id: str, problem: Problem, keys: Mapping[int, tuple[Any, ...]], roster: int = 0
     ) -> Iterator[ChunkCache]:
         """One cache a worker and run, gone with its last runner."""
         place = (worker.address, run_id)
         with cls._open_lock:
-            cache, users = cls._open.get(place) or (cls(worker, problem, keys), 0)
+            cache, users = cls._open.get(place) or (cls(worker, problem, keys, roster), 0)
             cls._open[place] = (cache, users + 1)
         try:
             with one_blas_thread():
@@ -74,6 +75,16 @@ class ChunkCache:
                 cache, users = cls._open.pop(place)
                 if users > 1:
                     cls._open[place] = (cache, users - 1)
+
+    def renew(self, keys: Mapping[int, tuple[Any, ...]], roster: int) -> None:
+        """Chunks came or went: let go of what is of none."""
+        with self._lock:
+            if roster <= self.roster:
+                return  # another runner was first
+            kept = {key for parts in keys.values() for key in parts}
+            self._copies = {key: value for key, value in self._copies.items() if key in kept}
+            self._loaded = {i: loaded for i, loaded in self._loaded.items() if i in keys}
+            self.keys, self.roster, self._scanned = keys, roster, -np.inf
 
     # -- what is here ----------------------------------------------------------------------------
 
@@ -87,12 +98,12 @@ class ChunkCache:
         data = self.worker.data
         resident = getattr(data, "memory", data)
         held = self._complete()
-        half = [i for i, keys in enumerate(self.keys) if i not in held and keys[0] in data]
+        half = [i for i, keys in self.keys.items() if i not in held and keys[0] in data]
         if half:  # X is here, its y elsewhere: fetch the small parts unasked
             self._wait_for(half)
             held = self._complete()
         for i in list(self._loaded):
-            if any(key not in resident and key not in self._copies for key in self.keys[i]):
+            if any(not (key is None or key in resident or key in self._copies) for key in self.keys.get(i, ())):
                 self._loaded.pop(i, None)  # Dask spilled or dropped it: do not pin the memory
         self._relieve()
         self._held = frozenset(held)
@@ -101,7 +112,7 @@ class ChunkCache:
     def _complete(self) -> set[int]:
         """Chunks of which every part is here."""
         data, copies = self.worker.data, self._copies
-        return {i for i, keys in enumerate(self.keys) if all(key in data or key in copies for key in keys)}
+        return {i for i, keys in self.keys.items() if all(key is None or key in data or key in copies for key in keys)}
 
     def _wait_for(self, chunks: list[int]) -> None:
         """Fetch these, and wait a little: the server has nothing for this worker without them."""
@@ -127,17 +138,19 @@ class ChunkCache:
         else:
             unpacked = parts
         try:
-            fingerprint = _fingerprint(unpacked)
+            prints = fingerprint(unpacked)
             data = self.problem.prepare(*unpacked)
         except RunFailed as error:
             raise type(error)(f"chunk {chunk}: {error}") from None
-        loaded = Loaded(parts, data, fingerprint)
+        loaded = Loaded(parts, data, prints)
         with self._lock:
             self._loaded[chunk] = loaded
         return loaded
 
     def _part(self, key: Any) -> Any:
         copies = self._copies
+        if key is None:
+            return None
         return copies[key] if key in copies else self.worker.data[key]
 
     # -- copies ----------------------------------------------------------------------------------
@@ -152,7 +165,8 @@ class ChunkCache:
 
     async def _fetch(self, chunks: tuple[int, ...]) -> None:
         try:
-            keys = {key for chunk in chunks for key in self.keys[chunk] if key not in self.worker.data}
+            data = self.worker.data
+            keys = {key for i in chunks for key in self.keys.get(i, ()) if key is not None and key not in data}
             there = await asyncio.wait_for(self.worker.scheduler.who_has(keys=list(keys)), 10.0)
             who_has = {key: workers for key, workers in there.items() if workers}
             gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)
@@ -200,40 +214,3 @@ def one_blas_thread() -> Iterator[None]:
             _BlasThreads.users -= 1
             if _BlasThreads.users == 0:
                 _BlasThreads.limits.restore_original_limits()
-
-
-def _fingerprint(parts: tuple[Any, ...]) -> tuple[float, ...] | None:
-    """Shape and random projections of every part; finds NaN and inf on the way.
-
-    One pass over the memory, summed in float64. Compared to 1e-9: BLAS builds differ in last bits.
-    """
-    out: list[float] = []
-    for part in parts:
-        if part is None:
-            continue
-        if not hasattr(part, "__array__"):
-            return None  # an object of the user's own
-        array = np.asarray(part)
-        if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
-            return None
-        matrix = array[:, None] if array.ndim == 1 else array
-        along = np.random.default_rng(matrix.shape[1]).uniform(1.0, 2.0, matrix.shape[1])
-        rows = np.concatenate([[0.0], *(block @ along for block in _blocks(matrix))])
-        if not np.isfinite(rows).all():
-            _point_out(matrix)
-        weights = 1.0 + np.arange(len(rows)) % 7 / 7.0
-        out += [*map(float, array.shape), float(np.abs(rows).sum()), float(weights @ np.abs(rows))]
-    return tuple(out)
-
-
-def _blocks(matrix: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
-    for a in range(0, len(matrix), rows):
-        yield np.asarray(matrix[a : a + rows], dtype=np.float64)
-
-
-def _point_out(matrix: np.ndarray) -> None:
-    """Raise for the first NaN or inf; a projection that merely overflowed passes."""
-    bad = ~np.isfinite(matrix)
-    if bad.any():
-        row, column = (int(k) for k in np.argwhere(bad)[0])
-        raise BadData(f"{matrix[row, column]} in row {row}, column {column}: impute or drop such rows first")

@@ -28,6 +28,9 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     if "without" in fields:
         data = problem.without(data, z, *fields["without"])
     at = problem.evaluate(data, z)
+    if not np.isfinite(at.value):  # too far: no derivatives there, and no certificate
+        p = len(z)
+        return {"f": np.float64(np.inf), "g": np.zeros(p), "reach": _reach(problem, data), "H": np.zeros((p, p))}
     out: Fields = {"f": np.float64(at.value), "g": at.gradient, "reach": _reach(problem, data)}
     if fields["hessian"]:
         support = fields.get("support")
@@ -63,4 +66,20 @@ def _null(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     return {"f": np.float64(at.value), "g": np.asarray(at.gradient), "H": np.asarray(at.hessian)}
 
 
-_QUESTIONS = {Task.NULL: _null, Task.VERIFY: _verify, Task.CONJUGATE: _conjugate, Task.LINE: _line}
+def _infer(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    return {name: np.asarray(value, np.float64) for name, value in problem.moments(data, z)._asdict().items()}
+
+
+def _likelihood(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    values = problem.log_likelihood(data, z, fields["dispersions"])
+    return {"log_likelihood": np.asarray(values, dtype=np.float64)}
+
+
+_QUESTIONS = {
+    Task.NULL: _null,
+    Task.VERIFY: _verify,
+    Task.CONJUGATE: _conjugate,
+    Task.LINE: _line,
+    Task.INFER: _infer,
+    Task.LIKELIHOOD: _likelihood,
+}

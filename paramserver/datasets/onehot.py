@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from numbers import Number
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from paramserver.datasets.base import need
-from paramserver.datasets.transform import Feature, Plan, factorize, some, transform
+from paramserver.datasets.transform import Feature, Plan, factorize, names_of, some, tabulate, transform
 from paramserver.errors import InvalidInput
+from paramserver.workers.blocks import Encoded
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,12 +28,33 @@ REMEDIES = {
 }
 
 
+@overload
 def encode(
     frame: FrameT,
     columns: Sequence[str] | str | None = None,
     *,
     categories: Mapping[str, Iterable[Any]] | None = None,
-) -> FrameT:
+    expand: Literal[True] = True,
+) -> FrameT: ...
+
+
+@overload
+def encode(
+    frame: Any,
+    columns: Sequence[str] | str | None = None,
+    *,
+    categories: Mapping[str, Iterable[Any]] | None = None,
+    expand: bool,
+) -> Any: ...
+
+
+def encode(
+    frame: Any,
+    columns: Sequence[str] | str | None = None,
+    *,
+    categories: Mapping[str, Iterable[Any]] | None = None,
+    expand: bool = True,
+) -> Any:
     """One-hot encode the categorical columns of a pandas or dask DataFrame, names kept.
 
     Strings, objects and categories become one 0/1 column a level, named ``column=level``, no level
@@ -47,11 +69,15 @@ def encode(
         Numeric columns to treat as categorical too, such as the month.
     categories : mapping of column to levels, optional
         The levels of these columns. For a dask frame this saves the pass over the data that finds them.
+    expand : bool
+        False: the same columns as numbers and codes, a few bytes a row for each categorical column
+        however many levels it has. `launch` takes it in the place of X.
 
     Returns
     -------
     pandas or dask DataFrame
-        The kind that came; float64. A dask frame stays lazy, with the same partitions.
+        The kind that came; float64. A dask frame stays lazy, with the same partitions. With
+        ``expand=False`` a `Table` for a pandas frame, for a dask frame an `Encoded` of lazy tables.
 
     Raises
     ------
@@ -59,8 +85,7 @@ def encode(
         A column cannot be encoded, has missing values, or has a level that is not among its
         categories. For a dask frame the last two are raised where the partition is encoded.
     """
-    encoded: FrameT = apply(frame, make_plan(frame, columns, categories=categories))
-    return encoded
+    return apply(frame, make_plan(frame, columns, categories=categories), expand)
 
 
 def make_plan(
@@ -86,12 +111,22 @@ def make_plan(
     return plan
 
 
-def apply(frame: Any, plan: Plan) -> Any:
+def apply(frame: Any, plan: Plan, expand: bool = True) -> Any:
     """Encode a pandas frame now, a dask frame lazily, by a plan."""
+    if not expand:
+        return tabulate(frame, plan) if is_pandas(frame) else _lazy_tables(frame, plan)
     if is_pandas(frame):
         return transform(frame, plan)
     meta = transform(frame._meta, plan)
     return frame.map_partitions(transform, plan, meta=meta, enforce_metadata=False)
+
+
+def _lazy_tables(frame: Any, plan: Plan) -> Encoded:
+    dask = need("dask", "dataframe")
+    encode_part = dask.delayed(tabulate, pure=True)
+    # Not optimised: dask might merge partitions, and y's would no longer match.
+    parts = frame.to_delayed(optimize_graph=False)
+    return Encoded([encode_part(part, plan) for part in parts], names_of(plan))
 
 
 def is_pandas(frame: object) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from paramserver.datasets.base import need
 from paramserver.errors import InvalidInput
+from paramserver.workers.design import Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -36,19 +37,49 @@ def transform(frame: DataFrame, plan: Plan) -> DataFrame:
     """Encode one partition into one row-major block, so that ``to_numpy()`` copies nothing."""
     pd = need("pandas", "dataframe")
     _refuse_missing(frame, plan)
-    names = [name for feature in plan for name in feature.names]
+    names = list(names_of(plan))
     block = np.zeros((len(frame), len(names)))
     rows = np.arange(len(frame))
     start = 0
     for feature in plan:
         column = frame[feature.source]
         if feature.levels is None:
-            block[:, start] = (column.to_numpy(dtype=np.float64) - feature.mean) / feature.sd
+            block[:, start] = _scaled(column, feature)
         else:
             block[rows, start + _positions(column, feature)] = 1.0
         start += len(feature.names)
     encoded: DataFrame = pd.DataFrame(block, index=frame.index, columns=names, copy=False)
     return encoded
+
+
+def tabulate(frame: DataFrame, plan: Plan) -> Table:
+    """The same columns as `transform` makes of one partition, as numbers and codes."""
+    _refuse_missing(frame, plan)
+    numbers = [feature for feature in plan if feature.levels is None]
+    levels = [len(feature.levels) for feature in plan if feature.levels is not None]
+    numeric = np.empty((len(frame), len(numbers)))
+    codes = np.empty((len(frame), len(levels)), dtype=np.min_scalar_type(max(levels, default=1)), order="F")
+    numeric_at, code_at, place, order = 0, 0, len(numbers), []
+    for feature in plan:
+        column = frame[feature.source]
+        if feature.levels is None:
+            numeric[:, numeric_at] = _scaled(column, feature)
+            order.append(numeric_at)
+            numeric_at += 1
+        else:
+            codes[:, code_at] = _positions(column, feature)
+            order += range(place, place + len(feature.levels))
+            place, code_at = place + len(feature.levels), code_at + 1
+    return Table(numeric, codes, levels, order, names_of(plan))
+
+
+def names_of(plan: Plan) -> tuple[str, ...]:
+    """Names of all columns."""
+    return tuple(name for feature in plan for name in feature.names)
+
+
+def _scaled(column: Series, feature: Feature) -> NDArray[np.float64]:
+    return (column.to_numpy(dtype=np.float64) - feature.mean) / feature.sd
 
 
 def factorize(column: Series) -> tuple[NDArray[np.intp], list[Any]]:

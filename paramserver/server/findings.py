@@ -8,20 +8,30 @@ import numpy as np
 
 from paramserver.identify import Undetermined, shortest, undetermined
 from paramserver.messages import Array
-from paramserver.penalties import Bound
+from paramserver.penalties import Bound, Norms
 from paramserver.server.parameters import Parameters
 
 SHOWN = 12  #: columns named in one note
 
 
 def free_of(bound: Bound) -> np.ndarray:
-    """Mask (p,) of the coordinates that nothing but the data hold."""
-    terms = bound.elastic_net()
-    return ~bound.mask if terms is None else (terms[0] == 0) & (terms[1] == 0)
+    """Mask (p,) of the coordinates that nothing but the data hold: no penalty and no bound."""
+    form = bound.terms()
+    if form is None:
+        return ~bound.mask
+    if isinstance(form, Norms):
+        return np.asarray(form.ids < 0)
+    return np.asarray((form.l1 == 0) & (form.l2 == 0) & np.isneginf(form.lower) & np.isposinf(form.upper))
 
 
 def open_directions(params: Parameters, hessian: Array, support: np.ndarray | None = None) -> Undetermined | None:
-    """What this exact Hessian (of the coordinates ``support``, or all) leaves undetermined; None: it determines all."""
+    """What this exact Hessian (of the coordinates ``support``, or all) leaves undetermined.
+
+    None where it determines all, or cannot tell: a loss with straight stretches has no curvature
+    there, and is not constant along them.
+    """
+    if not params.problem.curved:
+        return None
     free = free_of(params.bound)
     if free.sum() <= 1:
         return None
@@ -48,7 +58,8 @@ def notes(params: Parameters, found: Undetermined, names: tuple[str, ...] | None
     if found.empty:
         shown = listed(params, found.empty, names)
         out.append(f"without effect, because zero (or constant beside an intercept) in every row: {shown}: given as 0")
-    for group in found.groups:
+    known = set(params.problem.redundant(len(params.bound.mask)))
+    for group in (group for group in found.groups if group not in known):
         shown = listed(params, group, names)
         out.append(f"linearly dependent: {shown}: only their sum effect is determined; least-norm coefficients given")
     return out

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from paramserver.consensus.base import Consensus
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array
@@ -32,6 +34,7 @@ class RunSpec:
     max_pushes: int | None = None
     keep: bool = False
     feature_names: tuple[str, ...] | None = None
+    inference: bool | None = False  #: None: where `summary` can be had and p is not large
     patience: float = 0.25  #: shortest lease/4 and shortest wait before a chunk is copied, seconds
     silence: float = 30.0  #: a verification waits so long for a chunk, or 5 times the slowest step
 
@@ -42,8 +45,21 @@ class RunSpec:
             value = getattr(self, what)
             if value is not None and not value > 0:
                 raise InvalidInput(f"{what} must be None or > 0, got {value!r}")
+        if self.inference not in (None, True, False):
+            raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
         if self.until is not None and not callable(self.until):
             raise InvalidInput(f"until must be a callable of Status, got {self.until!r}")
+
+    @property
+    def measured(self) -> bool:
+        """Whether the problem has values; without, residuals must do."""
+        return callable(getattr(self.problem, "evaluate", None))
+
+    def scale(self, null: float) -> float:
+        """What gaps are relative to, given F(null model): where that is nothing, 1 for what cannot be certified."""
+        if self.certifiable:
+            return max(null, 1e-300)
+        return abs(null) if np.isfinite(null) and null else 1.0
 
     @property
     def certifiable(self) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paramserver.views import Residuals
+
 DEFAULT_TOL = 1e-6
 STANDARD_ERRORS = 0.1  #: √(2·gap) allowed when the user gave no tol
 STALL_SWEEPS = 5.0  #: sweeps in which the estimate did not halve
@@ -30,6 +32,11 @@ class Stopping:
     failures: int = 0
     superlinear: bool = False  #: the rule's steps are Newton's
     _trail: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def restart(self) -> None:
+        """Another objective or tolerance: forget how far the old one had come."""
+        self.best = self.best_gap = self.best_objective = np.inf
+        self.failures = 0
 
     def passes(self, gap_absolute: float) -> bool:
         """Whether a certified gap ends the run."""
@@ -63,6 +70,12 @@ class Stopping:
         began, before = self._trail[0]
         fell = estimate / before if sweeps - began >= 1.0 and np.isfinite(before) and before > 0 else 1.0
         return estimate * min(fell, 1.0)
+
+    def settled(self, residuals: Residuals, measured: bool) -> bool:
+        """Whether a run that cannot be certified ends: by the rule's estimate, or by residuals where F is unknown."""
+        if measured:
+            return residuals.estimate <= self.allowed()
+        return residuals.relative <= (DEFAULT_TOL if self.tol is None else self.tol)
 
     def worth(self, promise: float) -> bool:
         """Whether a light pass at the next z may well pass; the promise is a pessimist's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +39,7 @@ class Verifier:
     _looks: int = 0  #: verifications in a row that saw some, moving on and on
     _moved: float = 0.0
     _stuck: bool = False
-    _asked: int = 1  #: gathers begun; the survey was the first
+    _asked: int = 0  #: gathers begun
     _line: Line | None = field(default=None, repr=False)
     _searching: Line | None = field(default=None, repr=False)
 
@@ -49,10 +50,20 @@ class Verifier:
         support = self.params.support()
         self.ask(Task.VERIFY, self.params.z, {} if support is None else {"support": support}, limit)
 
-    def ask(self, task: Task, z: Array | None, fields: Fields, limit: float) -> None:
-        """Put a question to every chunk that has rows."""
+    def ask(
+        self, task: Task, z: Array | None, fields: Fields, limit: float, chunks: Iterable[int] | None = None
+    ) -> None:
+        """Put a question to these chunks; by default to every one that has rows."""
         self._asked += 1
-        self.gather = Gather(task, z, set(self.params.live), limit, fields, number=self._asked)
+        pending = set(self.params.live if chunks is None else chunks)
+        self.gather = Gather(task, z, pending, limit, fields, number=self._asked)
+
+    def void(self) -> None:
+        """The objective is another one: nothing that was found of the old one holds, and no question about it."""
+        self.gather = self.verified = self.hessian = None
+        self._model = self._rest = self._line = self._searching = None
+        self.runaway, self._looks, self._moved, self.estimate = (), 0, 0.0, np.inf
+        self._passed = self._stuck = False
 
     def fields(self, chunk: int) -> Fields:
         """What a runner needs for this gather, beside z."""
@@ -92,7 +103,7 @@ class Verifier:
         if wrong is not None:
             return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
         gather.add(push.chunk, answer)
-        if push.task is Task.VERIFY and "without" not in gather.fields:
+        if push.task is Task.VERIFY and "without" not in gather.fields and np.isfinite(answer["f"]):
             self.params.adopt(push, answer["H"])
         return Outcome.ACCEPTED
 
@@ -115,6 +126,8 @@ class Verifier:
             return self._conjugate(gather, now, limit)
         if "without" in gather.fields:
             return self._judge_without(gather, limit)
+        if not np.isfinite(gather.total["f"]):
+            return self._judge_too_far(gather.z)
         model = self._model_of(gather)
         bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
         likely = model.gap(model.bend if bound is None else float(bound))
@@ -200,6 +213,13 @@ class Verifier:
         self.ask(Task.CONJUGATE, model.z, {"step": model.step, **move}, limit)
         return "asking"
 
+    def _judge_too_far(self, z: Array) -> str:
+        """F is infinite (it overflows): nothing is certified, and the rule may go back to its anchor."""
+        self.hessian, self.runaway, self._looks = None, (), 0
+        nowhere = Model(z, np.inf, np.inf, z, np.zeros_like(z), 0.0, np.inf, 0.0, 0.0)
+        self.params.state, self._line = self.params.rule.judge(self.params.state, nowhere)
+        return "stalled" if self.stopping.failed(self.estimate, np.inf, np.inf, self.params.reports) else "failed"
+
     @property
     def _can_do_without(self) -> bool:
         return self.support is None and callable(getattr(self.params.problem, "without", None))
@@ -276,11 +296,12 @@ class Verifier:
         """The best step from the anchor becomes z; it is verified in turn."""
         line = self._searching
         assert line is not None
-        penalty = np.array([self.params.bound.value(line.z + t * line.step) for t in STEPS])
+        points = [self.params.bound.project(line.z + t * line.step) for t in STEPS]  # a bound missed by rounding is met
+        penalty = np.array([self.params.bound.value(point) for point in points])
         values = gather.total["values"] + penalty
         enough = values <= line.objective - 1e-4 * STEPS * line.decrease
-        t = float(STEPS[int(np.argmin(values))]) if enough.any() else 0.0
-        self.params.jump(line.z + t * line.step, now)
-        self._stuck = t == 0.0  # back at the anchor: certify it, and that is all there is
+        z = points[int(np.argmin(values))] if enough.any() else line.z
+        self.params.jump(z, now)
+        self._stuck = not enough.any()  # back at the anchor: certify it, and that is all there is
         self.begin(limit)
         return "asking"

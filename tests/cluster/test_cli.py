@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from distributed import Client
 
 import paramserver as ps
@@ -82,6 +83,24 @@ def test_files(client: Client, csv: Any, words: list[str], penalty: Any, problem
     ps.forget("files", client=client)
 
 
+@pytest.mark.parametrize("words", [["--offset", "o"], ["--exposure", "o", "--no-expand"]], ids=["offset", "exposure"])
+def test_columns_beside_the_target(client: Client, tmp_path: Path, words: list[str]) -> None:
+    X, y = make_data(3000, 3, seed=4)
+    features = pd.DataFrame(X, columns=list("abc")).assign(group=np.where(X[:, 0] > 0, "up", "down"))
+    weight, offset = np.arange(3000) % 3, np.sin(np.arange(3000))
+    beside = {"late": y, "w": weight, "o": np.exp(offset) if "--exposure" in words else offset}
+    features.assign(**beside).to_csv(tmp_path / "kept.csv", index=False)
+    of = ["--target", "late", "--sample-weight", "w", *words, "--tol", "1e-12"]
+    out = cli("fit", str(tmp_path / "kept.csv"), *of, "--scheduler", client.scheduler.address, "--json")
+    exact = ps.fit(
+        ps.Logistic(), ps.datasets.encode(features), y, sample_weight=weight, offset=offset, penalty=ps.L2(1.0),
+        tol=1e-12, client=client,
+    )  # fmt: skip
+    assert json_of(out)["n_features"] == 5
+    assert json_of(out)["objective"] == pytest.approx(exact.objective, rel=1e-10)
+    ps.forget("kept", client=client)
+
+
 def test_a_report_for_people(client: Client, csv: Any) -> None:
     path, _ = csv
     out = cli("fit", str(path / "part-0.csv"), "--target", "late", "--scheduler", client.scheduler.address)
@@ -89,6 +108,23 @@ def test_a_report_for_people(client: Client, csv: Any) -> None:
     for text in ("strongest of 6 coefficients", "group=up", "F − F* ≤", "duality gap", "1,000", "converged"):
         assert text in out.stdout
     ps.forget("part-0", client=client)
+
+
+def test_a_table_of_standard_errors(client: Client, csv: Any) -> None:
+    path, frame = csv
+    of = ["--target", "late", "--scheduler", client.scheduler.address, "--name", "table"]
+    out = cli("fit", str(path / "*.csv"), *of, "--penalty", "none", "--summary", "--tol", "1e-12")
+    assert out.returncode == 0, out.stderr
+    rows = {words[0]: words[1:] for words in map(str.split, out.stdout.splitlines()) if len(words) == 7}
+    theirs = sm.Logit(frame.late, sm.add_constant(frame[list("abcd")].assign(up=frame.group == "up").astype(float)))
+    for name, error in theirs.fit(disp=0).bse[list("abcd")].items():
+        assert float(rows[name][1]) == pytest.approx(error, rel=1e-4)
+    assert rows["group=up"][1] == "nan"
+    assert "do not determine group=down, group=up, intercept" in out.stdout
+    ps.forget("table", client=client)
+    out = cli("fit", str(path / "*.csv"), *of, "--summary")
+    assert out.returncode == 2
+    assert "a penalised fit does not define standard errors" in out.stderr
 
 
 def test_a_live_run_from_other_processes(client: Client, csv: Any, tmp_path: Path) -> None:
@@ -130,6 +166,22 @@ def test_mistakes(client: Client, csv: Any, tmp_path: Path) -> None:
         (["fit", str(tmp_path / "no*.csv"), "--target", "late"], 2, "no*.csv"),
         (["fit", "flights", "--target", "late"], 2, "leave --target out"),
         (["fit", "flights", "--chunks", "0"], 2, "must be ≥ 1"),
+        (["fit", "flights", "--sample-weight", "distance"], 2, "leave --sample-weight out"),
+        (
+            ["fit", str(path / "*.csv"), "--target", "late", "--offset", "late", "--scheduler", address],
+            2,
+            "is the target",
+        ),
+        (
+            ["fit", str(path / "*.csv"), "--target", "late", "--offset", "group", "--scheduler", address],
+            2,
+            "'group' is",
+        ),
+        (
+            ["fit", str(path / "*.csv"), "--target", "late", "--offset", "no", "--scheduler", address],
+            2,
+            "no column 'no'",
+        ),
         (["fit", "flights", "--tol", "-1", "--scheduler", address], 2, "tol must be None or > 0"),
         (["status", "--scheduler", address, "--name", "nobody"], 1, "no run named 'nobody'"),
         (["status", "--scheduler", "tcp://127.0.0.1:1"], 1, "no scheduler answers at tcp://127.0.0.1:1 within 5 s"),

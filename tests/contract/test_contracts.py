@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+import cloudpickle
+import msgpack
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from paramserver.consensus import ADMM, AggregatedNewton
-from paramserver.errors import MissingMethod
-from paramserver.penalties import L1, L2, ElasticNet, NoPenalty, Penalty
+from paramserver.errors import InvalidInput, MissingMethod
+from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
+from paramserver.server.checkpoint import _named, _pack, _renamed, _unpack
 from paramserver.testing import check_penalty, check_problem, check_rule
-from paramserver.workers.problems import LeastSquares, Logistic, Start
+from paramserver.workers.problems import (
+    Gamma,
+    Huber,
+    LeastSquares,
+    Logistic,
+    Multinomial,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+    Start,
+    Tweedie,
+)
 from paramserver.workers.problems.base import Evaluation, Problem
 
 RNG = np.random.default_rng(1)
@@ -34,8 +50,11 @@ class Huberised(Penalty):
         return np.clip(w, -1, 1)
 
 
-class NonNegative(Penalty):
-    """The indicator of w ≥ 0: infinite elsewhere."""
+class HalfSpace(Penalty):
+    """The indicator of w ≥ 0, known by its prox alone: infinite elsewhere."""
+
+    def project(self, w):
+        return np.maximum(w, 0.0)
 
     def value(self, w):
         return 0.0 if (w >= 0).all() else np.inf
@@ -47,17 +66,109 @@ class NonNegative(Penalty):
         return np.where(w == 0, np.minimum(near, 0.0), 0.0)
 
 
+class Ball(Penalty):
+    """2‖w‖ of all coordinates, known by its prox alone, which needs one step for all."""
+
+    def value(self, w):
+        return 2.0 * float(np.linalg.norm(w))
+
+    def prox(self, v, steps):
+        assert (steps == steps[0]).all()
+        length = np.linalg.norm(v)
+        return v * max(1.0 - 2.0 * steps[0] / length, 0.0)
+
+    def subgradient(self, w, near):
+        length = np.linalg.norm(w)
+        return 2.0 * w / length if length else near * min(1.0, 2.0 / np.linalg.norm(near))
+
+    def blocks(self, d):
+        return np.zeros(d, int)
+
+
 # -- penalties -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "penalty",
-    [L1(2.0), L1(0.0), L2(0.5), L2(1e6), ElasticNet(3.0, 0.3), NoPenalty(), Huberised(), NonNegative()],
+    [
+        L1(2.0), L1(0.0), L2(0.5), L2(1e6), ElasticNet(3.0, 0.3), NoPenalty(), Huberised(), HalfSpace(), Ball(),
+        L1(2.0, [3.0]), Box(-1.0, 2.0), Box(0.5, np.inf, 2.0, 0.5), Box(-3.0, -0.1, 1.0, 1.0), Box(0.3, 0.3),
+        NonNegative(), NonNegative(2.0, 0.7), GroupL1(1, 2.0), GroupL1([[0]], 0.0), GroupL1([[0]], 3.0, [0.0]),
+    ],
     ids=repr,
-)
+)  # fmt: skip
 @pytest.mark.parametrize("d", [1, 8])
 def test_penalty(penalty, d):
     check_penalty(penalty, d)
+
+
+FACTORS = (0.0, 1.0, 0.1, 10.0, 0.0, 2.0, 1.0, 1e3)
+BOUNDS = ((-np.inf, -1, 0, 0.2, -5, 1, -np.inf, -2), (np.inf, 1, 0, 0.3, 0, np.inf, -1, 0))
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        ElasticNet(2.0, 0.5, FACTORS), L1(2.0, FACTORS), L2(2.0, FACTORS), L1(2.0, FACTORS[:4]),
+        Box(*BOUNDS), Box(*BOUNDS, 2.0, 0.5, FACTORS), Box(-1.0, BOUNDS[1][:2], 1.0, 1.0),
+        NonNegative(1.0, 1.0, FACTORS),
+        GroupL1(4), GroupL1(8, 0.3), GroupL1(2, 2.0, [0.0, 1.0, 10.0, 0.1]), GroupL1([[0, 1, 2], [7, 3]], 2.0),
+        GroupL1([[6, 0], [1], [2, 3, 4]], 1.0, [1.0, 0.0, 3.0]), GroupL1(np.arange(6).reshape(2, 3)),
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("seed", range(3))
+def test_penalty_of_eight_columns(penalty, seed):
+    check_penalty(penalty, 8, seed)
+    assert hash(penalty) == hash(cloudpickle.loads(cloudpickle.dumps(penalty)))
+    state = _unpacked(_named(penalty))  # a checkpoint's way
+    again = _renamed(penalty, state)
+    assert again.value(np.full(8, 0.25)) == penalty.value(np.full(8, 0.25))
+
+
+def _unpacked(state):
+    return msgpack.unpackb(msgpack.packb(state, default=_pack), ext_hook=_unpack, strict_map_key=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: L1(-1.0), "alpha must be a finite number ≥ 0, got -1.0; for no penalty pass NoPenalty"),
+        (lambda: L2(np.nan), "alpha must be a finite"),
+        (lambda: ElasticNet("strong"), "alpha must be a finite"),
+        (lambda: ElasticNet(1.0, 1.5), r"l1_ratio must lie in \[0, 1\]"),
+        (lambda: ElasticNet(1.0, np.nan), "l1_ratio must lie"),
+        (lambda: L1(1.0, [1.0, -2.0]), r"factors\[1\] is -2.0"),
+        (lambda: L1(1.0, [1.0, np.inf]), r"factors\[1\] is inf"),
+        (lambda: L1(1.0, 3.0), "use alpha"),
+        (lambda: L1(1.0, [[1.0]]), "one-dimensional"),
+        (lambda: L1(1.0, []), "one-dimensional"),
+        (lambda: L1(1.0, [1.0, 2.0, 3.0]).value(np.ones(8)), "factors holds 3 numbers, but this problem has 8"),
+        (lambda: Box([0.0, 1.0, 2.0], 5.0).value(np.ones(8)), "lower holds 3 numbers"),
+        (lambda: Box(1.0, 0.0), "column 0 has 1.0 and 0.0"),
+        (lambda: Box([0.0, 3.0], 2.0), "column 1 has 3.0 and 2.0"),
+        (lambda: Box([0.0, 3.0], [4.0, 4.0, 4.0]), "lower holds 2 numbers and upper 3"),
+        (lambda: Box(0.0, np.nan), "lower ≤ upper"),
+        (lambda: Box(np.inf, np.inf), "lower ≤ upper"),
+        (lambda: Box(None, 1.0), "lower must be a number"),
+        (lambda: NonNegative(-1.0), "alpha"),
+        (lambda: GroupL1([[0, 1], [1, 2]]), "column 1 is in groups 0 and 1"),
+        (lambda: GroupL1([[0], []]), "group 1 is empty"),
+        (lambda: GroupL1([]), "none was given"),
+        (lambda: GroupL1([[0, -1]]), "group 0 names -1"),
+        (lambda: GroupL1([[0, 1.5]]), "lists of column indices"),
+        (lambda: GroupL1("ab"), "lists of column indices"),
+        (lambda: GroupL1(0), "≥ 1, got 0"),
+        (lambda: GroupL1(3).value(np.ones(8)), "groups of 3 columns each do not fit 8"),
+        (lambda: GroupL1([[0], [8]]).value(np.ones(8)), "groups name column 8, but this problem has 8"),
+        (lambda: GroupL1([[0], [1]], 1.0, [1.0]), "2 needed, 1 came"),
+        (lambda: GroupL1(4, 1.0, [1.0]).value(np.ones(8)), "2 needed, 1 came"),
+        (lambda: GroupL1(4, np.inf), "alpha"),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused_in_words(make, says):
+    with pytest.raises(InvalidInput, match=says):
+        make()
 
 
 class WrongProx(L1):
@@ -105,7 +216,7 @@ class Writes(L1):
     ("penalty", "law"),
     [
         (WrongProx(2.0), "is a subgradient at prox"),
-        (WrongValue(2.0), "weights"),
+        (WrongValue(2.0), "terms say"),
         (WrongSubgradient(2.0), "is a subgradient at prox"),
         (FarSubgradient(2.0), "is a subgradient at prox"),
         (Negative(), ">= 0"),
@@ -136,6 +247,39 @@ def test_penalty_that_writes_into_its_arguments_is_found():
 )
 def test_problem(problem, y, scale, weight, dtype, fit_intercept):
     check_problem(problem(fit_intercept=fit_intercept), (X * scale).astype(dtype), y, weight)
+
+
+MEAN = np.exp(0.5 * X[:, 0] + 1.0)
+CLASSES = np.argmax(X[:, :3] + RNG.gumbel(size=(120, 3)), axis=1)
+FAMILIES = {
+    "logistic": (Logistic, LABELS),
+    "least squares": (LeastSquares, NUMBERS),
+    "poisson": (Poisson, RNG.poisson(MEAN)),
+    "gamma": (Gamma, RNG.gamma(2.0, MEAN / 2)),
+    "tweedie 1.5": (Tweedie, RNG.gamma(2.0, MEAN / 2) * (RNG.random(120) < 0.7)),
+    "tweedie 1.01": (partial(Tweedie, 1.01), RNG.gamma(2.0, MEAN / 2) * (RNG.random(120) < 0.7)),
+    "tweedie 2": (partial(Tweedie, 2.0), RNG.gamma(2.0, MEAN / 2)),
+    "huber": (Huber, NUMBERS),
+    "quantile": (partial(Quantile, 0.3, smoothing=0.5), NUMBERS),
+    "squared hinge": (SquaredHinge, LABELS),
+    "multinomial": (Multinomial, CLASSES),
+    "multinomial of 2": (partial(Multinomial, 2), LABELS),
+}
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False], ids=["intercept", "none"])
+@pytest.mark.parametrize("extra", ["plain", "weighted", "offset", "both", "standardize"])
+@pytest.mark.parametrize("storage", ["float64", "float32", "csr"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family(family, storage, extra, fit_intercept):
+    make, y = FAMILIES[family]
+    problem = make(fit_intercept=fit_intercept, standardize=extra == "standardize")
+    width = {"multinomial": (3,), "multinomial of 2": (2,)}.get(family, ())
+    weight = WEIGHT if extra in ("weighted", "both", "standardize") else None
+    offset = np.random.default_rng(5).standard_normal((120, *width)) if extra in ("offset", "both") else None
+    held = X * (np.abs(X) > 0.7) if storage == "csr" else X.astype(storage)
+    held[:, 2] += 0.0 if storage == "csr" else 1e4  # far from zero: shifted
+    check_problem(problem, csr_array(held) if storage == "csr" else held, y, weight, offset)
 
 
 def test_problem_without_capabilities():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from paramserver import certificate
 from paramserver.certificate import model_at
-from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty, Penalty
+from paramserver.penalties import L1, L2, Bound, Box, ElasticNet, GroupL1, NoPenalty, Norms, Penalty, Terms
 from paramserver.workers.problems import LeastSquares, Logistic
 
 PROBLEMS = {
@@ -17,9 +18,26 @@ PROBLEMS = {
     "logistic, no intercept": Logistic(fit_intercept=False),
     "least squares": LeastSquares(),
 }
-PENALTIES = {"l1": L1(3.0), "l2": L2(1.0), "elastic net": ElasticNet(4.0, 0.5), "none": NoPenalty()}
+PENALTIES = {
+    "l1": L1(3.0), "l2": L2(1.0), "elastic net": ElasticNet(4.0, 0.5), "none": NoPenalty(),
+    "factors": L1(3.0, [0.0, 1.0, 2.0, 0.5, 0.0, 1.0]), "box": Box(-0.3, 0.4),
+    "nonnegative": Box(0.0, np.inf, 4.0, 0.5),
+    "box without 0": Box([0.1, -1, -np.inf, 0.2, 0.0, -0.5], [0.5, -0.2, 0.1, np.inf, 0.0, 0.5], 2.0, 1.0),
+    "groups": GroupL1([[0, 1], [3, 2, 4]], 3.0), "pairs": GroupL1(2, 1.0),
+}  # fmt: skip
+SMOOTH_OR_L1 = ("l1", "l2", "elastic net", "none")
 LAYOUTS = ("plain", "scaled", "sorted")
 FAR_TO_NEAR = (1.0, 0.3, 0.1, *(10.0**-k for k in np.arange(1.5, 8, 0.5)))
+
+
+def regulariser(terms: Terms | Norms, z) -> np.longdouble:
+    """R from its definition, in long double."""
+    if isinstance(terms, Norms):
+        groups = [z[terms.ids == g] for g in range(len(terms.weights))]
+        return np.longdouble(sum(w * np.sqrt(on @ on) for w, on in zip(terms.weights, groups, strict=True)))
+    if (z < terms.lower).any() or (z > terms.upper).any():
+        return np.longdouble(np.inf)
+    return terms.l1 @ np.abs(z) + terms.l2 / 2 @ (z * z)
 
 
 class Case:
@@ -32,7 +50,10 @@ class Case:
         logistic = isinstance(problem, Logistic)
         y = (rng.random(n) < 1 / (1 + np.exp(-m))).astype(float) if logistic else m + rng.standard_normal(n)
         if layout == "scaled":
-            X = X * 10.0 ** np.resize([6, 0, -6], d)
+            s = 10.0 ** np.resize([6, 0, -6], d)
+            X = X * s
+            if isinstance(penalty, Box):  # bounds in a column's units travel with it
+                penalty = replace(penalty, lower=np.asarray(penalty.lower) / s, upper=np.asarray(penalty.upper) / s)
         if layout == "sorted":  # chunks of one label each: the sums are the same, the order is not
             order = np.argsort(y, kind="stable")
             X, y = X[order], y[order]
@@ -50,9 +71,7 @@ class Case:
         w, b = (z[:-1], z[-1]) if self.problem.fit_intercept else (z, np.longdouble(0))
         m, y = self.X.astype(np.longdouble) @ w + b, self.y.astype(np.longdouble)
         losses = np.logaddexp(np.longdouble(0), m) - y * m if self.logistic else (y - m) ** 2 / 2
-        l1, l2 = (np.longdouble(v) for v in self.R.penalty.weights())
-        on = z[self.R.mask]
-        return losses.sum() + l1 * np.abs(on).sum() + l2 / 2 * (on @ on)
+        return losses.sum() + regulariser(self.R.terms(), z)
 
     def exact(self, z):
         """What a verification gathers: Σ value, gradient, Hessian."""
@@ -62,14 +81,14 @@ class Case:
 
     def solve(self):
         """Damped Newton to the last digit, judged in long double."""
-        z = self.start.z
+        z = self.R.project(self.start.z)
         for _ in range(60):
             step = model_at(z, *self.exact(z), self.R).z_plus - z
-            values = [self.F(z + t * step) for t in 0.5 ** np.arange(12)]
+            values = [self.F(self.R.project(z + t * step)) for t in 0.5 ** np.arange(12)]
             k = int(np.argmin(values))
             if values[k] >= self.F(z):
                 break
-            z = z + 0.5**k * step
+            z = self.R.project(z + 0.5**k * step)
         return z
 
     def certify(self, z) -> float:
@@ -92,7 +111,7 @@ class Case:
         scale = 1 / np.sqrt(np.diag(self.exact(self.best)[2]))
         for way in (self.start.z - self.best, scale * rng.standard_normal(len(scale)) * 5):
             for t in FAR_TO_NEAR:
-                yield self.best + t * way
+                yield self.R.project(self.best + t * way)
 
 
 @functools.cache
@@ -100,8 +119,14 @@ def case(problem: str, penalty: str, layout: str) -> Case:
     return Case(PROBLEMS[problem], PENALTIES[penalty], layout)
 
 
+def worth(penalty: str, layout: str) -> bool:
+    """The order of rows says nothing about R; a group's norm says nothing over columns of two units."""
+    return penalty in SMOOTH_OR_L1 or layout == "plain" or (layout == "scaled" and penalty != "pairs")
+
+
 every = pytest.mark.parametrize(
-    ("problem", "penalty", "layout"), [(p, r, x) for p in PROBLEMS for r in PENALTIES for x in LAYOUTS]
+    ("problem", "penalty", "layout"),
+    [(p, r, x) for p in PROBLEMS for r in PENALTIES for x in LAYOUTS if worth(r, x)],
 )
 
 
@@ -157,7 +182,18 @@ def test_inexact_consensus_step_is_charged(problem, penalty, layout, size, monke
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-6, 0.3])
-@pytest.mark.parametrize("penalty", [L2(0.5), ElasticNet(1.0, 0.5)], ids=repr)
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        L2(0.5),
+        ElasticNet(1.0, 0.5),
+        Box(-0.3, 0.4),
+        Box(-0.3, 0.4, 1.0, 1.0),
+        Box(0.0, np.inf, 1.0, 0.5),
+        GroupL1(3, 2.0),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("problem", [Logistic(), LeastSquares()], ids=repr)
 def test_more_columns_than_rows(problem, penalty, size, monkeypatch):
     """The Hessian is singular: an error of z⁺ in its null space cannot be shifted away, and is charged all the same."""
@@ -172,6 +208,18 @@ def test_more_columns_than_rows(problem, penalty, size, monkeypatch):
         for point, gap in ((z, it.certify(z)), it.certify_ahead(z)):
             true = float(it.F(point) - it.least)
             assert gap >= true * (1 - 1e-7) - 1e-16 * it.start.objective, (gap, true)
+
+
+@pytest.mark.parametrize("penalty", [Box(0.5, 1.0), Box(-2.0, -1.0, 1.0, 0.5)], ids=repr)
+def test_outside_the_bounds_the_certificate_is_infinite(penalty):
+    """The null model lies outside: numbers that say so, and a z⁺ that lies inside."""
+    it = Case(Logistic(), penalty, "plain")
+    model = model_at(it.start.z, *it.exact(it.start.z), it.R)
+    assert model.objective == model.bregman == model.decrease == model.gap(0.0) == np.inf
+    assert np.isfinite([model.bend, model.charge, it.R.value(model.z_plus)]).all()
+    inside = it.R.project(it.start.z)
+    model = model_at(inside, *it.exact(inside), it.R)
+    assert np.isfinite([model.objective, model.bregman, model.decrease]).all()
 
 
 def test_an_unpenalised_column_without_rows_costs_nothing():

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paramserver.datasets import Dataset, encode, flights, from_files
+from paramserver.datasets import Dataset, Encoded, encode, flights, from_files
 from paramserver.errors import InvalidInput
+from paramserver.workers.design import Table
 
 ROWS, PARTS = 327_346, 16
 
@@ -294,6 +295,78 @@ def test_encode_refuses_what_is_not_a_frame_or_has_two_columns_of_a_name():
         encode(np.ones((2, 2)))
     with pytest.raises(InvalidInput, match="column names must be unique, got twice: 'a'"):
         encode(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
+# ---- not expanded
+
+
+def dense(table: Table) -> np.ndarray:
+    blocks = [block.dot(np.eye(table.shape[1])) for _, block in table.blocks()]
+    return np.concatenate([np.zeros((0, table.shape[1])), *blocks])
+
+
+def computed(encoded: Encoded) -> list[Table]:
+    return list(dask.compute(*encoded.tables))
+
+
+@pytest.mark.parametrize("columns", [None, ["size"], ["size", "new"]])
+@pytest.mark.parametrize("frame", [mixed(), mixed()[["size", "weight"]], mixed()[["grade"]], mixed().iloc[:0]], ids=len)
+def test_codes_stand_for_the_same_columns(frame, columns):
+    columns = columns if "new" in frame else None
+    table, expanded = encode(frame, columns, expand=False), encode(frame, columns)
+    assert table.names == tuple(expanded.columns)
+    np.testing.assert_array_equal(dense(table), expanded.to_numpy())
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_lazy_codes_keep_the_partitions(parts):
+    frame = dd.from_pandas(mixed(), npartitions=parts)
+    encoded, expanded = encode(frame, "size", expand=False), encode(frame, "size")
+    assert encoded.names == tuple(expanded.columns)
+    assert encoded.npartitions == expanded.npartitions == frame.npartitions
+    whole = [part.compute().to_numpy() for part in expanded.partitions]
+    for table, part in zip(computed(encoded), whole, strict=True):
+        np.testing.assert_array_equal(dense(table), part)
+
+
+def test_codes_take_the_bytes_they_need():
+    levels = [f"level {k}" for k in range(300)]
+    frame = pd.DataFrame({"a": levels * 10, "b": ["x", "y"] * 1500})
+    table = encode(frame, expand=False)
+    assert table.codes.dtype == np.uint16
+    assert table.nbytes == 2 * 2 * 3000
+    assert encode(frame[["b"]], expand=False).codes.dtype == np.uint8
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: dd.from_pandas(f, npartitions=2)], ids=["pandas", "dask"])
+def test_codes_refuse_unseen_levels_and_gaps(wrap):
+    def codes(frame, **arguments):
+        encoded = encode(wrap(frame), expand=False, **arguments)
+        return encoded if isinstance(encoded, Table) else computed(encoded)
+
+    with pytest.raises(InvalidInput, match="'colour' has the level 'green'"):
+        codes(mixed(), categories={"colour": ["red", "blue"]})
+    with pytest.raises(InvalidInput, match="1 in column 'weight'"):
+        codes(mixed().assign(weight=[1.0, np.nan, 2.0, 3.0]))
+
+
+def test_flights_as_codes(lazy):
+    X, y = flights(PARTS, expand=False)
+    assert X.names == tuple(lazy.X.columns)
+    assert X.npartitions == y.npartitions == PARTS
+    for k in (0, PARTS - 1):
+        (table,) = dask.compute(X.tables[k])
+        part = lazy.X.partitions[k].compute()
+        np.testing.assert_array_equal(dense(table), part.to_numpy())
+        assert table.nbytes < part.to_numpy().nbytes / 40
+
+
+def test_from_files_as_codes(files):
+    X, y = from_files(f"{files}/parquet", "label", expand=False)
+    expanded = from_files(f"{files}/parquet", "label").X
+    assert X.names == tuple(expanded.columns)
+    assert X.npartitions == y.npartitions
+    np.testing.assert_array_equal(np.concatenate([dense(t) for t in computed(X)]), expanded.compute().to_numpy())
 
 
 # ---- from_files

@@ -91,8 +91,8 @@ class Design(ABC):
         """
 
     @abstractmethod
-    def take(self, rows: slice) -> Design:
-        """Some rows; no copy."""
+    def take(self, rows: slice | np.ndarray) -> Design:
+        """Some rows, by a slice without a copy, or by their numbers."""
 
     def __sizeof__(self) -> int:
         return object.__sizeof__(self) + self.nbytes  # what Dask asks for

@@ -105,5 +105,5 @@ class Dense(Design):
         shift = np.asarray(shift, dtype=np.float64)
         return Dense(self.X, shift if self.shift is None else self.shift + shift)
 
-    def take(self, rows: slice) -> Dense:
+    def take(self, rows: slice | np.ndarray) -> Dense:
         return Dense(self.X[rows], self.shift)

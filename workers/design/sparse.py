@@ -109,7 +109,7 @@ class Sparse(Design):
             raise ValueError(f"column {column} has zeros that are not stored: a shift of it would fill them")
         return Sparse(self.X, shift if self.shift is None else self.shift + shift)
 
-    def take(self, rows: slice) -> Sparse:
+    def take(self, rows: slice | np.ndarray) -> Sparse:
         return Sparse(self.X[rows], self.shift)
 
     def _counts(self) -> np.ndarray:

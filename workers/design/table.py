@@ -178,7 +178,7 @@ class Table(Design):
             raise ValueError(f"column {column} is a level of a categorical column: it cannot be shifted")
         return self._like(self.numeric.shifted(natural[: self.starts[0]]), self.codes)
 
-    def take(self, rows: slice) -> Table:
+    def take(self, rows: slice | np.ndarray) -> Table:
         return self._like(self.numeric.take(rows), self.codes[rows])
 
     def _like(self, numeric: Dense, codes: np.ndarray) -> Table:

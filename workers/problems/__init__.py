@@ -5,7 +5,9 @@ from paramserver.workers.problems.huber import Huber
 from paramserver.workers.problems.least_squares import LeastSquares
 from paramserver.workers.problems.logistic import Logistic
 from paramserver.workers.problems.multinomial import Multinomial
+from paramserver.workers.problems.proximal import Proximal
 from paramserver.workers.problems.quantile import Quantile
+from paramserver.workers.problems.smooth import Smooth
 from paramserver.workers.problems.squared_hinge import SquaredHinge
 from paramserver.workers.problems.tweedie import Gamma, Poisson, Tweedie
 
@@ -19,7 +21,9 @@ __all__ = [
     "Multinomial",
     "Poisson",
     "Problem",
+    "Proximal",
     "Quantile",
+    "Smooth",
     "SquaredHinge",
     "Start",
     "Tweedie",

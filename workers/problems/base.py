@@ -22,14 +22,17 @@ CAPABILITIES = {
     "hessian": "hessian(data, curvature) -> (p, p), from Evaluation.curvature",
     "hessian_of": "hessian_of(data, curvature, coordinates) -> (k, k), the Hessian of these coordinates of z alone",
     "hessian_diagonal": "hessian_diagonal(data, curvature) -> (p,)",
-    "prox": "prox(data, centre, rho) -> argmin_x f(x) + rho/2·‖x − centre‖², (p,), and f there",
+    "prox": "prox(data, centre, rho) -> argmin_x f(x) + rho/2·‖x − centre‖², (p,), and f there (0 if not known)",
     "null": "null(data, z) -> Null(value, gradient, hessian) in the free coordinates, the others of z being 0",
     "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",
-    "fenchel": "fenchel(data, z, step, move=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, θ = ℓ' + ℓ''xᵀstep",
+    "fenchel": "fenchel(data, z, step, move=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, θ = ℓ' + ℓ''xᵀstep; "
+    "any c ≥ ℓ*(θ) will do in its place, the same for every move",
     "dual": "dual(data, z, step) -> Xᵀθ, (p,), the gradient at z plus the Hessian times step",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
     "without": "without(data, z, step, small) -> data less the rows that step moves far, or whose loss is small",
     "reach": "reach(data) -> (p,) largest |X_jk| of each column",
+    "moments": "moments(data, z) -> Moments: what standard errors are made of, summed over the rows",
+    "log_likelihood": "log_likelihood(data, z, dispersions) -> (2,), by both meanings of weights",
 }
 
 
@@ -66,6 +69,8 @@ class Problem(ABC):
 
     #: The Hessian is the same at every z.
     quadratic: ClassVar[bool] = False
+    #: Losses bend everywhere: along a null direction of the Hessian, at any one z, they are constant.
+    curved: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, *parts: Any) -> Any:
@@ -98,6 +103,10 @@ class Problem(ABC):
         """Mask (p,) of the coordinates that the penalty acts on."""
         return np.ones(p, bool)
 
+    def redundant(self, p: int) -> list[tuple[int, ...]]:
+        """Groups of coordinates to which a constant may be added, whatever the data: nothing to report."""
+        return []
+
     def unpack(self, z: Array) -> tuple[Any, Any]:
         """z → (coef_, intercept_)."""
         return z, 0.0
@@ -118,9 +127,13 @@ class Problem(ABC):
         """Refuse what can be seen to be wrong with a target that is at hand, before it is sent."""
 
 
-def require(needs: Iterable[str], problem: Problem, who: str) -> None:
-    """Raise `MissingMethod` where ``problem`` lacks something that ``who`` needs."""
+def require(needs: Iterable[str], problem: Problem, who: str, instead: str = "") -> None:
+    """Raise `MissingMethod` where ``problem`` lacks something that ``who`` needs; ``instead`` would do for it all."""
     lacking = [name for name in needs if not callable(getattr(problem, name, None))]
     if lacking:
         lines = "\n".join(f"    def {CAPABILITIES.get(name, name)}" for name in lacking)
+        if instead:
+            lines += f"\nor, in place of all this,\n    def {CAPABILITIES[instead]}"
+        elif callable(getattr(problem, "prox", None)):
+            lines += '\nor fit it by ADMM(metric="identity"): its prox is enough for that'
         raise MissingMethod(f"{who} needs of a problem what {type(problem).__name__} lacks; define on it\n{lines}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from paramserver.messages import Array
 from paramserver.workers.design import Design, as_design
 from paramserver.workers.problems.base import Evaluation, Null, Problem, Start
 from paramserver.workers.problems.columns import column, offsets
+from paramserver.workers.problems.moments import Family
 from paramserver.workers.problems.units import Columns, Units
+
+LARGEST = 1e200  #: losses beyond count as infinite: products with their derivatives would overflow
 
 
 class Rows(NamedTuple):
@@ -57,7 +60,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class GLM(Problem):
+class GLM(Family, Problem):
     """Σ weight·loss(xᵀw + b + offset, y); z = (w, b) with the intercept b last, where there is one.
 
     Parameters
@@ -69,6 +72,8 @@ class GLM(Problem):
         deviation: the objective is Σ weight·loss + R(sd·w). Coefficients are reported in the
         data's own units all the same.
     """
+
+    curved: ClassVar[bool] = True
 
     fit_intercept: bool = field(default=True, kw_only=True)
     standardize: bool = field(default=False, kw_only=True)
@@ -85,7 +90,8 @@ class GLM(Problem):
     def fenchel_rows(self, margins: Array, y: Array, delta: Array, moved: Array) -> Array:
         """ℓ(m) + ℓ*(θ) − θ·m per row at m = margins + moved, θ = ℓ' + ℓ''·delta at the margins.
 
-        inf where θ leaves the domain.
+        inf where θ leaves the domain. In place of ℓ*(θ), which may have no closed form, any bound of it
+        from above will do, if it depends on θ alone and not on ``moved``.
         """
 
     @abstractmethod
@@ -278,7 +284,7 @@ class GLM(Problem):
         for rows, X in self.design(data).blocks():
             at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
             value += float(at.loss.sum())
-            if not np.isfinite(value):  # what is left of the sums would only warn
+            if not value <= LARGEST:  # what is left of the sums would only warn
                 return Evaluation(np.inf, self._flat(gradient, free), curvature)
             gradient += X.tdot(at.first)
             free = free + at.first.sum(axis=0)

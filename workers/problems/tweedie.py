@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from scipy import special
 
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
 from paramserver.workers.problems.entropy import NEAR, divergence, excess, series
 from paramserver.workers.problems.glm import GLM, Rows, cautious_bound
+
+NONE = -1e299  #: the logarithm of nothing is less; −inf itself may not travel in a survey
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Tweedie(GLM):
     """
 
     power: float = 1.5
+    dispersion: ClassVar[float | None] = float("nan")
 
     def __post_init__(self) -> None:
         if not 1 <= self.power <= 2:
@@ -97,6 +101,27 @@ class Tweedie(GLM):
         """See `cautious_bound`; it holds for each of the two exponentials."""
         return cautious_bound(bend, reach)
 
+    # -- the distribution ------------------------------------------------------------------------
+
+    def pearson_rows(self, margins: Array, y: Array) -> Array:
+        return (y - np.exp(margins)) ** 2 * np.exp(-self.power * margins)
+
+    def expected_rows(self, margins: Array, y: Array) -> Array | None:
+        return None if self.power == 1 else np.exp((2.0 - self.power) * margins)
+
+    def log_density(self, margins: Array, y: Array, weight: Array, dispersion: float) -> Array:
+        k = weight / dispersion
+        out: Array
+        if self.power == 1:
+            out = k * (y * margins - np.exp(margins) - special.gammaln(y + 1.0))
+        elif self.power == 2:
+            out = k * (np.log(k * y) - margins - y * np.exp(-margins)) - special.gammaln(k) - np.log(y)
+        else:
+            (alpha, beta), some = self._rates, y > 0
+            out = -k * (y * np.exp(-alpha * margins) / alpha + np.exp(beta * margins) / beta)
+            out[some] += _log_base(y[some], k[some], alpha, beta)
+        return out
+
     # -- the null model --------------------------------------------------------------------------
 
     def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
@@ -110,7 +135,7 @@ class Tweedie(GLM):
         offset = np.zeros_like(y) if offset is None else offset[used]
         A, B = _log_sum(weight * y, -alpha * offset), _log_sum(weight, beta * offset)
         with np.errstate(over="ignore"):
-            loss = 0.0 if np.isneginf(A) else weight @ self.rows(A - B + offset, y).loss
+            loss = 0.0 if A < NONE else weight @ self.rows(A - B + offset, y).loss
         return np.array([weight.sum(), A, B, loss])
 
     def merge_tally(self, a: Array, b: Array) -> Array:
@@ -123,8 +148,8 @@ class Tweedie(GLM):
         alpha, beta = self._rates
         _, A, B, _ = tally
         with np.errstate(over="ignore"):
-            if np.isneginf(A):
-                return 0.0 if np.isneginf(b) else float(np.exp(B + beta * b) / (beta or 1.0))
+            if A < NONE:
+                return 0.0 if b < NONE else float(np.exp(B + beta * b) / (beta or 1.0))
             e, scale = np.atleast_1d(b - (A - B)), float(np.exp(beta * A + alpha * B))
             pair = ((alpha, -alpha * e), (beta, beta * e))
             return scale * sum(float(excess(x)[0] / rate if rate else 0.0) for rate, x in pair)
@@ -133,7 +158,7 @@ class Tweedie(GLM):
         _, A, B, loss = tally
         if not self.fit_intercept:
             return 0.0, float(loss + self._rise(tally, 0.0)), True
-        if np.isneginf(A):
+        if A < NONE:
             raise BadData(
                 "every y (with a weight) is 0: with a free intercept there is no finite optimum; "
                 "check the target, or pass fit_intercept=False"
@@ -147,6 +172,7 @@ class Poisson(Tweedie):
     """Poisson regression, log link: y·log(y/μ) − y + μ with μ = exp(m). Settings: see `Tweedie`."""
 
     power: float = field(default=1.0, init=False, repr=False)
+    dispersion: ClassVar[float | None] = 1.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +187,17 @@ def _logs(y: Array) -> Array:
         return np.log(y)
 
 
+def _log_base(y: Array, k: Array, alpha: float, beta: float) -> Array:
+    """log of the compound Poisson-Gamma's base density (Dunn & Smyth 2005, eq. 1); nan before SciPy 1.14."""
+    log_bessel = getattr(special, "log_wright_bessel", None)
+    if log_bessel is None:
+        return np.full_like(y, np.nan)
+    rate = beta / alpha
+    x = np.exp(rate * np.log(y * k / alpha) + np.log(k / beta))
+    out: Array = log_bessel(rate, 0.0, x) - np.log(y)
+    return out
+
+
 def _part(u: Array, base: Array, x: Array, rate: float) -> Array | float:
     """base·(exp(x) − 1 − x)/rate, where u = base·exp(x) may be representable though exp(x) is not."""
     if not rate:
@@ -169,9 +206,9 @@ def _part(u: Array, base: Array, x: Array, rate: float) -> Array | float:
 
 
 def _log_sum(weight: Array, x: Array) -> float:
-    """log Σ weight·exp(x); −inf for an empty sum."""
+    """log Σ weight·exp(x); below `NONE` for an empty sum."""
     weight, x = weight[weight > 0], x[weight > 0]
     if not len(x):
-        return -np.inf
+        return 10.0 * NONE
     top = float(x.max())
     return top + float(np.log(weight @ np.exp(x - top)))
