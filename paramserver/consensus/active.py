@@ -37,7 +37,9 @@ class ActiveNewton(AnchoredNewton):
     Parameters
     ----------
     min_fresh : int
-        By default a quarter of the chunks: a z takes the server k³ operations for k coordinates.
+        By default all chunks that have news: a z takes the server k³ operations for k coordinates, and
+        one from a part of the chunks costs a sweep or two more. With workers of very different speed a
+        quarter of the chunks may be sooner all the same.
     max_staleness :
         See `Consensus`.
 
@@ -80,9 +82,7 @@ class ActiveNewton(AnchoredNewton):
 
     def enough(self, state: ActiveState, setup: Setup) -> int:
         """All chunks for the first z: part of a gradient would let the wrong coordinates in."""
-        if state.rows_seen < state.rows:
-            return setup.n_chunks
-        return self.min_fresh or -(-setup.n_chunks // 4)
+        return setup.n_chunks if state.rows_seen < state.rows else self.min_fresh or setup.n_chunks
 
     def support(self, state: ActiveState, penalty: Bound) -> np.ndarray:
         return state.A

@@ -135,6 +135,14 @@ def test_a_penalty_that_leaves_nothing(fit_intercept):
     assert not result.coef_.any()
 
 
+@pytest.mark.parametrize("penalty", [ps.NonNegative(), ps.Box(-0.2, 0.3)], ids=repr)
+def test_bounds_hold_coordinates_at_zero_too(penalty):
+    kw = {"chunks": 4, "penalty": penalty, "tol": 1e-9}
+    some, every = (simulate(ps.Logistic(), X[:, :150], Y, consensus=c, **kw).result for c in ("active", "newton"))
+    assert some.converged
+    assert some.objective == pytest.approx(every.objective, rel=1e-8)
+
+
 # -- Hessians that stay on the workers -------------------------------------------------------------
 
 
