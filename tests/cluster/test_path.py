@@ -77,6 +77,8 @@ def test_a_limit_shortens_it(client: Any) -> None:
     assert 1 <= len(found) < 200
     assert len(found.alphas) == len(found.results)
     assert found[len(found) - 1].reason == "max_pushes"
+    with pytest.raises(errors.RunFailed, match="before it had its first alpha"):
+        ps.path(ps.LeastSquares(), X, Y, client=client, max_pushes=1)
 
 
 @pytest.mark.parametrize(
