@@ -82,24 +82,19 @@ def model_on(support: np.ndarray, z: Array, loss: float, gradient: Array, hessia
 def outside(support: np.ndarray, z: Array, v: Array, bound: Bound) -> float:
     """Σ R_j(z_j) + R_j*(v_j) − v_j·z_j over the coordinates off ``support``, for v = −Xᵀθ (p,).
 
-    Infinite where v leaves R*'s domain: |v_j| > l1_j without an l2_j. Every term is a sum of
-    squares and of |z|'s own gap, so no digits cancel.
+    Infinite where v leaves R*'s domain: |v_j| > l1_j without an l2_j or a bound. A sum of terms
+    ≥ 0, so that no digits cancel.
     """
     terms = bound.separable()
     if terms is None:
         return np.inf
     off = np.ones(len(z), bool)
     off[support] = False
-    l1, l2 = terms.l1[off], terms.l2[off]
-    z, v = z[off], v[off]
-    sign = np.clip(v, -l1, l1)
-    beyond = v - sign
-    curved = l2 > 0
-    if (np.abs(beyond[~curved]) > FEASIBLE * l1[~curved]).any():
+    part = terms.of(off)
+    nearest, minimiser = part.support(v[off])
+    if (np.abs(nearest - v[off]) > FEASIBLE * part.l1).any() or not np.isfinite(minimiser).all():
         return np.inf
-    w = np.divide(beyond, l2, out=np.zeros_like(v), where=curved)  # where R* has its maximum
-    kinks = (l1 * np.abs(z) - sign * z)[l1 > 0].clip(min=0).sum()
-    return float(kinks + 0.5 * (l2[curved] @ (z - w)[curved] ** 2))
+    return part.bregman(z[off], minimiser, nearest)
 
 
 def _unshifted(dual: Array, z_plus: Array, bound: Bound, slope: Array, rounding: Array) -> tuple[Array, Array, float]:

@@ -159,8 +159,8 @@ class Result:
         Upper bound of F(z) − F*, over F(null model), and absolute. Where ``certificate`` is "residual",
         the larger of the relative residuals, and nan.
     certificate : str
-        "duality gap" (a proof), "first-order" (a looser one), "estimate" (the rule's own), "residual" (of a
-        problem without values).
+        "duality gap" (a proof), "first-order" (a looser one), "estimate" (the rule's own), "residual" (of a problem
+        without values).
     converged : bool
         The gap is certified to tol, whatever ended the run.
     reason : str

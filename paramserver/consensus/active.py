@@ -17,7 +17,7 @@ import numpy as np
 
 from paramserver.consensus.anchors import SIGMA_MAX, AnchoredNewton, bfgs, curvature_at, needs_hessian, too_high
 from paramserver.consensus.base import Absorbed, Exact, Pull, Setup
-from paramserver.consensus.working_set import KAPPA, ActiveState, full
+from paramserver.consensus.working_set import KAPPA, ActiveState, full, never_zero
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
@@ -55,13 +55,12 @@ class ActiveNewton(AnchoredNewton):
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian_of", "hessian_diagonal", "dual")
 
     def suits(self, penalty: Bound) -> None:
-        weights = penalty.separable()
-        if weights is None:
+        if penalty.separable() is None:
             raise InvalidInput(
                 f"ActiveNewton works on penalties of the elastic-net form, not on {penalty.penalty!r}: "
                 'pass consensus="newton", for p of up to a few thousand'
             )
-        always = int((weights.l1 == 0).sum())
+        always = int(never_zero(penalty).sum())
         if always > ALWAYS:
             raise InvalidInput(
                 f"{penalty.penalty!r} leaves {always} coordinates without an L1 term: all would be in ActiveNewton's "
@@ -70,14 +69,12 @@ class ActiveNewton(AnchoredNewton):
 
     def init(self, setup: Setup) -> ActiveState:
         p, null = setup.p, setup.start
-        weights = setup.bound.separable()
-        assert weights is not None
         state = ActiveState(
             np.empty(0, np.int64), np.empty((0, 0)), np.empty(0), np.empty(0), np.zeros(p), np.zeros(p), null.z,
             float(setup.rows), 0.0, setup.n_chunks,
             anchor=null.z, anchor_step=np.zeros(p), anchor_objective=null.objective * (1 + 1e-9),
         )  # fmt: skip
-        state.extend(np.flatnonzero((weights.l1 == 0) | (setup.z != 0)))
+        state.extend(np.flatnonzero(never_zero(setup.bound) | (setup.z != 0)))
         state.remote = setup.n_chunks * state.k**2 * 8 > KEPT
         return state
 
@@ -241,6 +238,15 @@ class ActiveNewton(AnchoredNewton):
             fresh.add(slot, 1.0)
         return fresh
 
+    def recount(self, state: ActiveState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> ActiveState:
+        """Other chunks than before; where Hessians are not kept, those of chunks that left remain in B.
+
+        They hold z back a little, until a verification puts the sum right.
+        """
+        state = self.update(state, self, {}, z)
+        state = replace(state, rows=float(setup.rows), n_chunks=setup.n_chunks, cautious=False)
+        return self.rebuild(state, slots, z)
+
     def rebuild(self, state: ActiveState, slots: Mapping[int, Fields], z: Array) -> ActiveState:
         if all("H" in slot for slot in slots.values()):
             return self._summed(state, slots, np.zeros_like(state.B))
@@ -249,11 +255,6 @@ class ActiveNewton(AnchoredNewton):
             if "H" in slot:
                 B[: len(slot["H"]), : len(slot["H"])] -= slot["sigma"] * slot["H"]
         return self._summed(state, slots, B)
-
-    def recount(self, state: ActiveState, setup: Setup, slots: dict[int, Fields], z: Array) -> ActiveState:
-        """Every chunk answers anew, from today's z: its part of the sums is not kept apart."""
-        slots.clear()
-        return self.init(setup)
 
     def consensus(self, state: ActiveState, penalty: Bound, z: Array) -> tuple[Array, ActiveState]:
         if state.rows_seen < state.rows:

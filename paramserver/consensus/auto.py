@@ -15,7 +15,7 @@ from paramserver.consensus.newton import AggregatedNewton
 from paramserver.errors import RunFailed
 from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
-from paramserver.workers.problems.base import Problem, require
+from paramserver.workers.problems.base import Problem
 
 BYTES = 10**9  #: of chunks' Hessians on the server, at most
 COLUMNS = 4000  #: a dense z-step takes p³/3 operations
@@ -45,14 +45,15 @@ class Auto(Consensus):
         takes = f"{n} chunks of p = {p} would need {_size(n * p**2 * 8)} of Hessians"
         if n * p**2 * 8 <= BYTES and p <= COLUMNS:
             return AggregatedNewton(), ""
-        weights = setup.bound.separable()
-        if weights is None:
+        terms = setup.bound.separable()
+        if terms is None:
             raise RunFailed(
-                f"{takes}, and the form of {setup.bound.penalty!r} is not known: use fewer "
-                'chunks or columns, say the penalty\'s terms, or insist by consensus="newton"'
+                f"{takes}, and {setup.bound.penalty!r} is no sum over coordinates of a known form: use fewer chunks "
+                'or columns, another penalty, or insist by consensus="newton"'
             )
-        rule = ActiveNewton() if weights.l1.any() else LBFGS()
-        require(rule.needs, problem, type(rule).__name__)
+        smooth = not (terms.l1.any() or np.isfinite(terms.lower).any() or np.isfinite(terms.upper).any())
+        rule = LBFGS() if smooth else ActiveNewton()
+        rule.check(problem)
         rule.suits(setup.bound)
         return rule, takes
 

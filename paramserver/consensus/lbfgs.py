@@ -78,8 +78,8 @@ class LBFGS(Consensus):
             raise InvalidInput(f"memory must be ≥ 1 pair, got {self.memory!r}")
 
     def suits(self, penalty: Bound) -> None:
-        weights = penalty.separable()
-        if weights is None or weights.l1.any():
+        terms = penalty.separable()
+        if terms is None or terms.l1.any() or np.isfinite(terms.lower).any() or np.isfinite(terms.upper).any():
             raise InvalidInput(
                 f"LBFGS works on smooth penalties, L2 or none, not on {penalty.penalty!r}: "
                 'pass consensus="active" (ActiveNewton) where there is an L1 term, else "newton"'
@@ -94,13 +94,10 @@ class LBFGS(Consensus):
         return setup.n_chunks
 
     def support(self, state: LBFGSState, penalty: Bound) -> np.ndarray:
-        weights = penalty.separable()
-        assert weights is not None
-        return np.flatnonzero(weights.l2 == 0)
+        return np.flatnonzero(_l2(penalty) == 0)
 
     def certifies(self, penalty: Bound) -> bool:
-        weights = penalty.separable()
-        return weights is not None and int((weights.l2 == 0).sum()) <= FREE
+        return int((_l2(penalty) == 0).sum()) <= FREE
 
     def slot_bytes(self, p: int) -> int:
         return 8 * p
@@ -215,14 +212,14 @@ class LBFGS(Consensus):
         f, rows = sum(slot["f"] for slot in here), sum(slot["rows"] for slot in here)
         return replace(state, f=float(f) if np.isfinite(state.f) else state.f, g=g, rows_seen=float(rows))
 
+    def recount(self, state: LBFGSState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> LBFGSState:
+        """Other chunks than before: another F. The metric may be off by theirs."""
+        fresh = replace(state, rows=float(setup.rows), S=state.S[:0], Y=state.Y[:0], point=None)
+        return self.rebuild(fresh, slots, z)
+
     def update(self, state: LBFGSState, old: Consensus, slots: dict[int, Fields], z: Array) -> LBFGSState:
         """Another penalty is another F: begin at today's z, with what the chunks said of it."""
         return replace(state, S=state.S[:0], Y=state.Y[:0], point=None)
-
-    def recount(self, state: LBFGSState, setup: Setup, slots: dict[int, Fields], z: Array) -> LBFGSState:
-        """Every chunk answers anew, from today's z: its part of the sums is not kept apart."""
-        slots.clear()
-        return self.init(setup)
 
     # -- how far ---------------------------------------------------------------------------------
 
@@ -230,11 +227,9 @@ class LBFGS(Consensus):
         """½Σ(∇F_j)²/l2_j at the last good point, what a verification would prove there."""
         if state.gradient is None or state.point is None:
             return Residuals(np.inf)
-        weights = penalty.separable()
-        assert weights is not None
-        curvature = metric(state, penalty)
+        curvature, l2 = metric(state, penalty), _l2(penalty)
         if self.certifies(penalty):
-            curvature = np.where(weights.l2 > 0, weights.l2, curvature)
+            curvature = np.where(l2 > 0, l2, curvature)
         return Residuals(
             0.5 * float(state.gradient @ (state.gradient / curvature)), float(np.linalg.norm(state.gradient))
         )
@@ -250,10 +245,14 @@ class LBFGS(Consensus):
 
 def metric(state: LBFGSState, penalty: Bound) -> Array:
     """The diagonal of F's Hessian at the null model, 1 where that is zero, (p,)."""
-    weights = penalty.separable()
-    assert weights is not None
-    diagonal = state.D + weights.l2
+    diagonal = state.D + _l2(penalty)
     return np.asarray(np.where(diagonal > 0, diagonal, 1.0))
+
+
+def _l2(penalty: Bound) -> Array:
+    terms = penalty.separable()
+    assert terms is not None  # `LBFGS.suits`
+    return terms.l2
 
 
 def two_loop(gradient: Array, S: Array, Y: Array, diagonal: Array) -> Array:

@@ -135,7 +135,7 @@ class AggregatedNewton(AnchoredNewton):
             self._replace(fresh, None, slot)
         return fresh
 
-    def recount(self, state: NewtonState, setup: Setup, slots: dict[int, Fields], z: Array) -> NewtonState:
+    def recount(self, state: NewtonState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> NewtonState:
         """The models hold whatever chunks are beside them; the anchor's objective does not."""
         state = self.update(state, self, {}, z)
         return self.rebuild(replace(state, rows=float(setup.rows), cautious=False), slots, z)

@@ -14,7 +14,7 @@ import numpy as np
 
 from paramserver.consensus.anchors import Anchored
 from paramserver.messages import Array, Fields
-from paramserver.penalties import Bound
+from paramserver.penalties import Bound, Terms
 
 KAPPA = 4.0
 AT_ONCE = 512  #: coordinates that may join at one z, or as many as are not zero
@@ -59,21 +59,22 @@ class ActiveState(Anchored):
 
     def outstanding(self, penalty: Bound, slack: float = 0.0) -> tuple[np.ndarray, Array]:
         """(coordinates off A whose gradient leaves no zero, by how much); with ``slack``, or nearly."""
-        l1, _ = _weights(penalty)
-        beyond = np.abs(self.G) - (1.0 - slack) * l1
+        least, greatest = terms_of(penalty).interval(np.zeros_like(self.G))
+        kept = 1.0 - slack
+        beyond = np.maximum(-self.G - kept * greatest, kept * least + self.G).clip(0.0)
         beyond[self.A] = 0.0
         where = np.flatnonzero(beyond > 0)
         return where, beyond[where]
 
     def grow(self, penalty: Bound, z: Array, limit: int) -> None:
-        """Let those coordinates in that promise most; all that no l1 holds at zero first."""
+        """Let those coordinates in that promise most; all that nothing holds at zero first."""
         where, beyond = self.outstanding(penalty, NEAR)
         most = max(AT_ONCE, int(np.count_nonzero(z)))
         if len(where) > most:
             promise = beyond**2 / np.where(self.D[where] > 0, self.D[where], 1.0)
             where = where[np.argpartition(-promise, most)[:most]]
-        l1, _ = _weights(penalty)
-        self.extend([*np.setdiff1d(np.flatnonzero(l1 == 0), self.A), *np.setdiff1d(where, np.flatnonzero(l1 == 0))])
+        always = np.flatnonzero(never_zero(penalty))
+        self.extend([*np.setdiff1d(always, self.A), *np.setdiff1d(where, always)])
         self.remote = self.remote or self.n_chunks * self.k**2 * 8 > limit
 
     def extend(self, more: Iterable[int]) -> None:
@@ -89,10 +90,18 @@ class ActiveState(Anchored):
         self.h, self.covered = np.concatenate([self.h, zeros]), np.concatenate([self.covered, zeros])
 
 
-def _weights(penalty: Bound) -> tuple[Array, Array]:
+def terms_of(penalty: Bound) -> Terms:
+    """The form of a separable penalty."""
     terms = penalty.separable()
     assert terms is not None  # `ActiveNewton.suits`
-    return terms.l1, terms.l2
+    return terms
+
+
+def never_zero(penalty: Bound) -> np.ndarray:
+    """Mask (p,) of the coordinates that neither an L1 term nor a bound can hold at zero."""
+    terms = terms_of(penalty)
+    least, greatest = terms.interval(np.zeros_like(terms.l1))
+    return np.asarray((least >= greatest) | (terms.lower > 0) | (terms.upper < 0))
 
 
 def full(p: int, coordinates: np.ndarray, values: Array) -> Array:

@@ -81,13 +81,13 @@ class KnownForm(Penalty):
         return self.terms(len(w)).project(w)
 
 
-class Formed(KnownForm):
-    """A form on so many coordinates as a penalty."""
+class Given(KnownForm):
+    """A penalty that is known by its terms alone."""
 
-    def __init__(self, form: Terms | Norms) -> None:
+    def __init__(self, form: Terms) -> None:
         self.form = form
 
-    def terms(self, d: int) -> Terms | Norms:
+    def terms(self, d: int) -> Terms:
         return self.form
 
 
@@ -131,17 +131,15 @@ class Bound(NamedTuple):
         return None if terms is None else terms.lift(self.mask)
 
     def separable(self) -> Terms | None:
-        """`terms`, where they are a sum over coordinates without bounds."""
+        """`terms` where R is a sum over coordinates."""
         terms = self.terms()
-        if not isinstance(terms, Terms) or np.isfinite(terms.lower).any() or np.isfinite(terms.upper).any():
-            return None
-        return terms
+        return terms if isinstance(terms, Terms) else None
 
     def on(self, coordinates: np.ndarray) -> Bound:
-        """R of these coordinates of z alone, where R is a sum over coordinates."""
-        terms = self.terms()
-        assert isinstance(terms, Terms)
-        return Bound(Formed(Terms(*(part[coordinates] for part in terms))), np.ones(len(coordinates), bool))
+        """A separable R of these coordinates alone."""
+        terms = self.separable()
+        assert terms is not None
+        return Bound(Given(terms.of(coordinates)), np.ones(len(coordinates), bool))
 
     def blocks(self) -> Ids | None:
         """`Penalty.blocks` over the whole of z, each free coordinate a block of its own."""

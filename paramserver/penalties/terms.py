@@ -76,6 +76,10 @@ class Terms(NamedTuple):
         """Blocks of which ``mask`` holds in every coordinate: here a coordinate is a block."""
         return mask
 
+    def of(self, coordinates: np.ndarray) -> Terms:
+        """The form of these coordinates."""
+        return Terms(*(part[coordinates] for part in self))
+
     def lift(self, mask: Mask) -> Terms:
         """The form on the whole of z, (p,): free and unbounded where ``mask`` is False."""
         out = Terms(*(np.full(len(mask), free) for free in (0.0, 0.0, -np.inf, np.inf)))

@@ -125,6 +125,9 @@ class Core:
             return
         if self.params.setup is None:
             self.params.begin(start, now)
+            if self.params.chosen:
+                self._note(self.params.chosen)
+            self.stopping.superlinear = self.params.rule.adopts
             self._fits(len(start.z), len(self.params.live))
             if self.params.chosen:
                 self._note(self.params.chosen)

@@ -86,8 +86,7 @@ class Parameters:
                 raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
             z = self.problem.inward(z0)
         bound = self._bound(spec.penalty, p)
-        z = bound.project(z)
-        setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, z)
+        setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, bound.project(z))
         if isinstance(self.rule, Auto):
             self.rule, why = self.rule.choose(setup, self.problem)
             self.chosen = f"consensus: {type(self.rule).__name__}, because {why}" if why else ""
@@ -96,7 +95,7 @@ class Parameters:
         self.state = self.rule.init(setup)
         if not np.isfinite(bound.value(start.z)):  # bounds without 0: the null model is no anchor
             self.state = self.rule.update(self.state, self.rule, {}, start.z)
-        self._publish(z, now, self.version)
+        self._publish(setup.z, now, self.version)
 
     def merged(self, chunks: Iterable[int]) -> Array:
         """The surveys of these chunks as one."""
@@ -120,8 +119,6 @@ class Parameters:
         self.setup = Setup(len(self.z), len(self.live), int(self.survey[0]), start, quadratic, self.bound, self.z)
         slots = self.fields()
         self.state = self.rule.recount(self.state, self.setup, slots, self.z)
-        for slot in (slot for i, slot in enumerate(self.slots) if slot.fields is not None and i not in slots):
-            slot.fields = slot.version = None  # the rule begins with it anew
         self.fresh, self._whole, self._since_rebuild = set(slots), False, 0
 
     def bind(self, penalty: Penalty) -> None:
