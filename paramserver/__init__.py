@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
+    from paramserver.summary import Summary
     from paramserver.views import Params, Result, Status
     from paramserver.workers.problems import (
         Gamma,
@@ -65,6 +66,7 @@ _HOME = {
     "Smooth": "paramserver.workers.problems",
     "SquaredHinge": "paramserver.workers.problems",
     "Status": "paramserver.views",
+    "Summary": "paramserver.summary",
     "Tweedie": "paramserver.workers.problems",
     "as_completed": "paramserver.run",
     "connect": "paramserver.launching",
@@ -106,6 +108,7 @@ __all__ = [
     "Smooth",
     "SquaredHinge",
     "Status",
+    "Summary",
     "Tweedie",
     "__version__",
     "as_completed",

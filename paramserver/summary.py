@@ -13,6 +13,7 @@ from paramserver.inference import Inference, chosen, combinations
 from paramserver.messages import Array
 from paramserver.views import Result
 
+SHOWN = 12  #: coefficients named in one note
 UNSURE = 0.1  #: certified distance to the optimum, in standard errors, above which a summary says so
 
 
@@ -140,10 +141,14 @@ def _statistics(inference: Inference, weights: str, rank: int, given: float | No
 
 def _notes(result: Result, lost: list[str], statistics: dict[str, float]) -> tuple[str, ...]:
     notes = []
-    if lost:
+    if result.reason == "separation":
         notes.append(
-            f"the data do not determine {', '.join(lost)}: no column of {'its' if len(lost) == 1 else 'their'} own"
+            "no finite optimum (separation): coefficients that the run's notes name, and their errors, mean nothing"
         )
+    if lost:
+        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        shown = ", ".join(lost[:SHOWN]) + more
+        notes.append(f"the data do not determine {shown}: dependent on other columns, or without effect")
     if not statistics["df_resid"] > 0:
         notes.append(f"{statistics['n']:g} observations leave no degrees of freedom for errors")
     phi = statistics["dispersion"]

@@ -162,7 +162,12 @@ class Result:
     converged : bool
         The gap is certified to tol, whatever ended the run.
     reason : str
-        "converged", "stopped", "until", "max_seconds", "max_pushes", "stalled".
+        "converged", "separation" (certified, but some coefficients have no finite value: ``notes`` names
+        them), "stopped", "until", "max_seconds", "max_pushes", "stalled".
+    penalty : str
+        R, and of what: with ``standardize`` of the coefficients times their columns' deviation.
+    notes : tuple of str
+        What else to know: columns without effect, dependent ones, refused chunks.
     standard_errors : float
         √(2·gap_absolute), a bound of the error in standard errors.
     inference : Inference or None

@@ -28,6 +28,9 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     if "without" in fields:
         data = problem.without(data, z, *fields["without"])
     at = problem.evaluate(data, z)
+    if not np.isfinite(at.value):  # too far: no derivatives there, and no certificate
+        p = len(z)
+        return {"f": np.float64(np.inf), "g": np.zeros(p), "reach": _reach(problem, data), "H": np.zeros((p, p))}
     out: Fields = {"f": np.float64(at.value), "g": at.gradient, "reach": _reach(problem, data)}
     if fields["hessian"]:
         out["H"] = problem.hessian(data, at.curvature)

@@ -193,7 +193,7 @@ class AggregatedNewton(Consensus):
 
         Once F rose, every anchor's step is searched along, until a full one does what its model promised.
         """
-        fell, cautious = True, False
+        fell, cautious = bool(np.isfinite(model.objective)), False
         if state.anchor is not None and state.anchor_step is not None:
             length, whole = np.linalg.norm(model.z - state.anchor), np.linalg.norm(state.anchor_step)
             t = min(1.0, float(length / whole)) if whole > 0 else 1.0

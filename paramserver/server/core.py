@@ -113,6 +113,8 @@ class Core:
                 self._new_z(now)
         except RunFailed as error:
             self.fail(error, now)
+        except InvalidInput as error:  # settings that do not fit the data, which are known only now
+            self.fail(RunFailed(str(error)), now)
         except Exception as error:
             self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)
 
@@ -189,8 +191,8 @@ class Core:
         params, names = self.params, self.spec.feature_names
         if reason == "separation":
             self._note(findings.separation(params, self.verifier.runaway, names))
-        assert self.verifier.hessian is not None
-        found = findings.open_directions(params, self.verifier.hessian)
+        exact = self.verifier.hessian  # None where F is infinite at the last z
+        found = None if exact is None else findings.open_directions(params, exact)
         for text in () if found is None else findings.notes(params, found, names):
             self._note(text)
         if found is not None:
@@ -371,6 +373,8 @@ class Core:
     def _log(self, now: float, certified: bool = False) -> None:
         self._logged_at = now
         verified = self.verifier.verified if certified else None
+        if verified is not None and verified.version != self.params.version:
+            verified = None  # F is infinite at today's z
         self.objective = self.params.objective() if verified is None else verified.objective
         gap = np.nan if verified is None else verified.gap_absolute
         counts = (now - self.started, float(self.params.version.n), float(self.record.pushes))

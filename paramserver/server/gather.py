@@ -67,7 +67,7 @@ class Gather:
         return True
 
     def wrong(self, answer: Fields, p: int) -> str | None:
-        """What is wrong with an answer: None, "shape" or "finite" (+inf is a valid Fenchel term)."""
+        """What is wrong with an answer: None, "shape" or "finite" (+inf is a valid value, and a valid Fenchel term)."""
         shapes = SHAPES[self.task]
         if answer.keys() != shapes.keys():
             return "shape"
@@ -79,6 +79,7 @@ class Gather:
                 return "shape"
             if self.task in HONEST:
                 continue
-            if np.isnan(value).any() or (self.task in (Task.SURVEY, Task.VERIFY) and np.isinf(value).any()):
+            finite = self.task is Task.SURVEY or (self.task is Task.VERIFY and name != "f")
+            if np.isnan(value).any() or np.isneginf(value).any() or (finite and np.isinf(value).any()):
                 return "finite"
         return None

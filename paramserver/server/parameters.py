@@ -118,6 +118,7 @@ class Parameters:
         assert self.setup is not None
         mask = np.asarray(self.problem.penalised(self.setup.p), bool)
         self.bound = Bound(penalty, mask)
+        self.bound.terms()  # settings for another number of columns are found now
 
     @property
     def z(self) -> Array | None:
@@ -263,7 +264,9 @@ class Parameters:
         """New settings on a live run."""
         assert self.z is not None
         slots = self.fields()
-        self.state = rule.update(self.state, self.rule, slots, self.z)  # first: it may refuse
+        if penalty is not None:
+            Bound(penalty, self.bound.mask).terms()  # these first: they may refuse
+        self.state = rule.update(self.state, self.rule, slots, self.z)
         self.rule = rule
         if penalty is not None:
             self.bind(penalty)

@@ -101,7 +101,7 @@ def result(core: Core) -> Result | None:
         version=p.version,
         seconds=(core.started if core.ended_at is None else core.ended_at) - core.started,
         consensus=repr(p.rule),
-        penalty=repr(p.bound.penalty),
+        penalty=_penalty(core),
         history=core.record.history(),
         name=spec.name,
         feature_names=spec.feature_names,
@@ -138,6 +138,13 @@ def slope(core: Core) -> Array | None:
     total = sum((p.rule.dual(fields) for fields in p.fields().values()), np.zeros_like(p.z))
     out: Array = total[p.bound.mask]
     return out
+
+
+def _penalty(core: Core) -> str:
+    """The penalty, and of what."""
+    p = core.params
+    of = " of sd·w (standardize=True)" if getattr(p.problem, "standardize", False) and p.bound.mask.any() else ""
+    return f"{p.bound.penalty!r}{of}"
 
 
 def _n_features(core: Core) -> int:

@@ -96,7 +96,7 @@ class Verifier:
         if wrong is not None:
             return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
         gather.add(push.chunk, answer)
-        if push.task is Task.VERIFY and not gather.fields:
+        if push.task is Task.VERIFY and not gather.fields and np.isfinite(answer["f"]):
             self.params.adopt(push, answer["H"])
         return Outcome.ACCEPTED
 
@@ -123,6 +123,8 @@ class Verifier:
         total = gather.total
         if gather.fields:
             return self._judge_without(gather, limit)
+        if not np.isfinite(total["f"]):
+            return self._judge_too_far(gather.z)
         self._model = model = model_at(gather.z, float(total["f"]), total["g"], total["H"], self.params.bound)
         self._reach = float(total["reach"] @ np.abs(model.step))
         self.hessian = total["H"]
@@ -159,6 +161,13 @@ class Verifier:
             return "failed"
         self.ask(Task.CONJUGATE, model.z, {"step": model.step, "move": model.z_plus - model.z}, limit)
         return "asking"
+
+    def _judge_too_far(self, z: Array) -> str:
+        """F is infinite (it overflows): nothing is certified, and the rule may go back to its anchor."""
+        self.hessian, self.runaway, self._looks = None, (), 0
+        nowhere = Model(z, np.inf, np.inf, z, np.zeros_like(z), 0.0, np.inf, 0.0, 0.0)
+        self.params.state, self._line = self.params.rule.judge(self.params.state, nowhere)
+        return "stalled" if self.stopping.failed(self.estimate, np.inf, np.inf, self.params.reports) else "failed"
 
     @property
     def _can_do_without(self) -> bool:
@@ -234,11 +243,12 @@ class Verifier:
         """The best step from the anchor becomes z; it is verified in turn."""
         line = self._searching
         assert line is not None
-        penalty = np.array([self.params.bound.value(line.z + t * line.step) for t in STEPS])
+        points = [self.params.bound.project(line.z + t * line.step) for t in STEPS]  # a bound missed by rounding is met
+        penalty = np.array([self.params.bound.value(point) for point in points])
         values = gather.total["values"] + penalty
         enough = values <= line.objective - 1e-4 * STEPS * line.decrease
-        t = float(STEPS[int(np.argmin(values))]) if enough.any() else 0.0
-        self.params.jump(line.z + t * line.step, now)
-        self._stuck = t == 0.0  # back at the anchor: certify it, and that is all there is
+        z = points[int(np.argmin(values))] if enough.any() else line.z
+        self.params.jump(z, now)
+        self._stuck = not enough.any()  # back at the anchor: certify it, and that is all there is
         self.begin(limit)
         return "asking"

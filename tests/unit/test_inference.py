@@ -329,6 +329,18 @@ def test_a_loose_fit_says_so():
     assert "standard errors from the optimum" in " ".join(loose.summary().notes)
 
 
+def test_separation_is_said_where_the_errors_are():
+    y, *_ = given("logistic")
+    alone = (np.arange(N) == int(np.argmax(y)))[:, None]  # its level holds one row, a 1
+    result = fit(Logistic(), np.hstack([columns(), alone]), y, tol=1e-8)
+    assert result.reason == "separation"
+    summary = result.summary()
+    assert "no finite optimum" in " ".join(summary.notes)
+    theirs = reference("logistic", np.delete(columns(), np.argmax(y), axis=0), np.delete(y, np.argmax(y)))
+    np.testing.assert_allclose(summary.std_err[:3], theirs.bse[:3], rtol=1e-4)
+    assert summary.p_value[3] > 0.5
+
+
 # -- the protocol ------------------------------------------------------------------------------------
 
 

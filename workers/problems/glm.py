@@ -21,6 +21,8 @@ from paramserver.workers.problems.columns import column, offsets
 from paramserver.workers.problems.moments import Family
 from paramserver.workers.problems.units import Columns, Units
 
+LARGEST = 1e200  #: losses beyond count as infinite: products with their derivatives would overflow
+
 
 class Rows(NamedTuple):
     """Unweighted losses (n,), first and second derivatives by margin, (n,) or (n, K)."""
@@ -282,7 +284,7 @@ class GLM(Family, Problem):
         for rows, X in self.design(data).blocks():
             at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
             value += float(at.loss.sum())
-            if not np.isfinite(value):  # what is left of the sums would only warn
+            if not value <= LARGEST:  # what is left of the sums would only warn
                 return Evaluation(np.inf, self._flat(gradient, free), curvature)
             gradient += X.tdot(at.first)
             free = free + at.first.sum(axis=0)
