@@ -77,7 +77,7 @@ def test_a_limit_shortens_it(client: Any) -> None:
     assert 1 <= len(found) < 200
     assert len(found.alphas) == len(found.results)
     assert found[len(found) - 1].reason == "max_pushes"
-    with pytest.raises(errors.RunFailed, match="before it had its first alpha"):
+    with pytest.raises(errors.RunFailed, match=r"run ended \(max_pushes\) before"):
         ps.path(Slow(delay=0.2), X, Y > 0, client=client, max_pushes=1)
 
 
