@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from paramserver.consensus import ADMM, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
+    from paramserver.paths import Path, path
     from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
+    from paramserver.summary import Summary
     from paramserver.views import Params, Result, Status
     from paramserver.workers.problems import (
         Gamma,
@@ -53,6 +55,7 @@ _HOME = {
     "NoPenalty": "paramserver.penalties",
     "NonNegative": "paramserver.penalties",
     "Params": "paramserver.views",
+    "Path": "paramserver.paths",
     "Penalty": "paramserver.penalties",
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
@@ -63,6 +66,7 @@ _HOME = {
     "Smooth": "paramserver.workers.problems",
     "SquaredHinge": "paramserver.workers.problems",
     "Status": "paramserver.views",
+    "Summary": "paramserver.summary",
     "Tweedie": "paramserver.workers.problems",
     "as_completed": "paramserver.run",
     "connect": "paramserver.launching",
@@ -70,6 +74,7 @@ _HOME = {
     "forget": "paramserver.launching",
     "launch": "paramserver.launching",
     "list": "paramserver.launching:list_runs",
+    "path": "paramserver.paths",
     "simulate": "paramserver.simulator",
 }
 _MODULES = ("datasets", "errors", "testing")
@@ -92,6 +97,7 @@ __all__ = [
     "NoPenalty",
     "NonNegative",
     "Params",
+    "Path",
     "Penalty",
     "Poisson",
     "Problem",
@@ -102,6 +108,7 @@ __all__ = [
     "Smooth",
     "SquaredHinge",
     "Status",
+    "Summary",
     "Tweedie",
     "__version__",
     "as_completed",
@@ -112,6 +119,7 @@ __all__ = [
     "forget",
     "launch",
     "list",
+    "path",
     "simulate",
     "testing",
 ]

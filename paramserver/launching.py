@@ -11,16 +11,18 @@ from typing import Any
 import cloudpickle
 import distributed
 
+from paramserver.asking import ask_supervisor
 from paramserver.consensus import ADMM, AggregatedNewton, Consensus
 from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
-from paramserver.run import Run, ask_supervisor
+from paramserver.run import Run
+from paramserver.server import inferring
 from paramserver.server.spec import RunSpec
 from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
+from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
-from paramserver.workers import exposure as exposures
 from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
@@ -51,6 +53,7 @@ def launch(
     max_seconds: float | None = None,
     max_pushes: int | None = None,
     keep: bool = False,
+    inference: bool | None = None,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
 ) -> Run:
@@ -92,6 +95,9 @@ def launch(
         Limits; the last z is certified when one is met.
     keep : bool
         The run stays live after convergence, until `Run.stop`.
+    inference : bool
+        Whether the run ends with the passes over the data that `Result.summary` needs: None where
+        there is no penalty, the problem offers them and p ≤ 1000; True also for a larger p.
     chunks : int
         For data in memory: how many chunks (default 8 a worker thread).
     runners_per_worker : int
@@ -101,16 +107,19 @@ def launch(
     ------
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
-    client = _client(client)
+    client = client_of(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = _rule(consensus)
     given = chunking.Given(X, y, sample_weight, offset, exposure)
-    exposures.check_one(offset, exposure)
+    at_hand.check_one(offset, exposure)
     _check_plugins(problem, rule, penalty)
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
     # Checked before any data are sent; how many chunks they make is seen then.
-    spec = RunSpec(problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep)
+    spec = RunSpec(
+        problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep, inference=inference
+    )
+    inferring.check(spec)
 
     def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
         data = chunking.make(client, problem, given, chunks or chunking.default(X, threads))
@@ -153,7 +162,7 @@ def connect(name: str | None = None, client: Any = None) -> Run:
     UnknownRun
         Lists the runs there are.
     """
-    client = _client(client)
+    client = client_of(client)
     run: Run = client.sync(_connect, client, name)
     return run
 
@@ -165,7 +174,7 @@ async def _connect(client: Any, name: str | None) -> Run:
 
 def list_runs(client: Any = None) -> list[dict[str, Any]]:
     """Every run the scheduler knows: name, state, reason, n_chunks, created; newest last."""
-    client = _client(client)
+    client = client_of(client)
     runs: list[dict[str, Any]] = client.sync(_list_runs, client)
     return runs
 
@@ -180,7 +189,7 @@ async def _list_runs(client: Any) -> list[dict[str, Any]]:
 
 def forget(name: str, client: Any = None) -> None:
     """Drop a finished run's result from the scheduler."""
-    client = _client(client)
+    client = client_of(client)
     out: None = client.sync(ask_supervisor, client, "forget", name=name)
     return out  # with an asynchronous client: to be awaited
 
@@ -188,7 +197,8 @@ def forget(name: str, client: Any = None) -> None:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def _client(client: Any) -> Any:
+def client_of(client: Any) -> Any:
+    """This client, or the current one."""
     if client is None:
         try:
             client = distributed.get_client()

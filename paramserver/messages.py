@@ -31,6 +31,8 @@ class Task(str, Enum):
     VERIFY = "verify"  #: exact value, gradient and Hessian at this z
     CONJUGATE = "conjugate"  #: the exact Fenchel term along a step from this z
     LINE = "line"  #: values along a step from this z
+    INFER = "infer"  #: the moments that standard errors are made of, at the last z
+    LIKELIHOOD = "likelihood"  #: the log-likelihood there, the dispersion being known
 
 
 #: Tasks about a z that is not the published one.
@@ -49,12 +51,14 @@ class Assignment(NamedTuple):
     whole: bool  #: a delta will not do: send everything
     fetch: int | None = None  #: a chunk to copy to this worker meanwhile
     setup: Any = None  #: (problem, rule) as settled since, for a runner that holds no z yet; pickled on the wire
+    roster: int = 0  #: how often chunks came or went: a runner that knows of fewer says hello again
 
 
 class Wait(NamedTuple):
     """Nothing to do now; ask again, after copying ``fetch`` to this worker if given."""
 
     fetch: int | None = None
+    roster: int = 0  #: as in `Assignment`
 
 
 class Stop(NamedTuple):
@@ -96,6 +100,7 @@ class Request(NamedTuple):
     push: Push | Failure | None
     have: Version | None  #: the version of z that the runner holds
     held: frozenset[int] | None  #: the chunks at hand on its worker, where that changed
+    roster: int = 0  #: the last that it heard of
 
 
 class Outcome(str, Enum):

@@ -10,49 +10,27 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
+import cloudpickle
+
+from paramserver.asking import ask_supervisor, scheduler_of
 from paramserver.errors import (
     CallTimeout,
     InvalidInput,
-    NoScheduler,
     ParamServerError,
     RunFailed,
     ServerGone,
     UnknownRun,
 )
-from paramserver.messages import Version
+from paramserver.messages import Array, Version
 from paramserver.penalties import Penalty
 from paramserver.server.actor import result_of
 from paramserver.server.handle import Handle
 from paramserver.views import ChunkValue, History, Params, Residuals, Result, Staleness, Status
+from paramserver.workers import at_hand
+from paramserver.workers import chunks as chunking
 
 POLL = 10.0  #: seconds of one long poll for the end
-
-
-def scheduler_of(client: Any) -> Any:
-    """The client's way to the scheduler, if it still has one."""
-    if client.scheduler is None or client.status in ("closing", "closed"):
-        raise NoScheduler(f"the client is {client.status}: connect a new one")
-    return client.scheduler
-
-
-async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **arguments: Any) -> Any:
-    """One call to the scheduler's handler, with a limit."""
-    scheduler = scheduler_of(client)
-    try:
-        reply = await asyncio.wait_for(scheduler.paramserver(do=do, **arguments), timeout)
-    except asyncio.TimeoutError:
-        raise CallTimeout(f"the scheduler did not answer {do!r} within {timeout:g} s") from None
-    except (AttributeError, ValueError, KeyError) as error:
-        if do in ("find", "list", "wait"):  # no plug-in yet: nothing was ever launched here
-            raise UnknownRun("no runs on this scheduler: nothing has been launched there yet") from None
-        raise NoScheduler(f"the scheduler does not know paramserver: {error!r}") from error
-    except OSError as error:
-        raise NoScheduler(f"the scheduler cannot be reached: {error}") from error
-    if reply is None:  # what Dask answers to a call that it does not know
-        raise UnknownRun("no runs on this scheduler: nothing has been launched there yet")
-    if reply["status"] != "OK":
-        raise pickle.loads(reply["exception"])
-    return reply["result"]
+ADD_LIMIT = 200.0  #: seconds for the supervisor to hold what is added, and to tell the server
 
 
 class Run:
@@ -192,6 +170,13 @@ class Run:
             raise InvalidInput(f"chunk {chunk} has not reported yet")
         return values[0]
 
+    def slope(self) -> Array:
+        """Σ y_i over the penalised coordinates, in the units that the penalty acts in: what it is weighed against."""
+        slope: Array | None = self._sync(self._call, "slope")
+        if slope is None:
+            raise ServerGone(f"run {self.name!r} is over or has not begun: there are no duals")
+        return slope
+
     def history(self) -> History:
         """The thinned record of the run so far: arrays of equal length."""
         out: History = self._sync(self._history)
@@ -287,6 +272,89 @@ class Run:
         if version is None:
             raise InvalidInput(f"run {self.name!r} is not live ({summary['state']}): nothing to update")
         return version
+
+    # -- chunks that come and go -----------------------------------------------------------------
+
+    def add(
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, offset: Any = None, exposure: Any = None,
+        chunks: int | None = None,
+    ) -> list[int]:  # fmt: skip
+        """More rows for a live run, kept or running; it goes on from its z towards the optimum of all rows.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset, exposure :
+            As for `launch`: arrays, dask collections, or lists of chunks.
+        chunks : int
+            For data in memory: how many chunks (default: as large as the run's are).
+
+        Returns
+        -------
+        list of int
+            The new chunks' numbers, for `drop`; never given again.
+
+        Raises
+        ------
+        InvalidInput
+            The run is over, or what is wrong with the data can be seen at once.
+
+        Notes
+        -----
+        The chunks count once they have been read; z stands still meanwhile. A chunk that turns out
+        to be unusable then (NaN, other columns, a bad target, a task that failed) is dropped again
+        and `Status.notes` and `Result.notes` say why: it does not end the run. Units that the run
+        found in its first data (``standardize``, classes) stay as they are.
+        """
+        at_hand.check_one(offset, exposure)
+        given = chunking.Given(X, y, sample_weight, offset, exposure)
+        if self.client.asynchronous:
+            return self._add_async(given, chunks)  # type: ignore[return-value]
+        about = self._sync(self._about)
+        out: list[int] = self._sync(self._hand_over, X, self._cut(about, given, chunks))
+        return out
+
+    async def _add_async(self, given: chunking.Given, chunks: int | None) -> list[int]:
+        return await self._hand_over(given.X, self._cut(await self._about(), given, chunks))
+
+    async def _about(self) -> tuple[Any, float]:
+        limit = time.monotonic() + ADD_LIMIT
+        while (about := await self._call("about")) is None:
+            if not _live(await self._find()):
+                raise InvalidInput(f"run {self.name!r} is over ({self._summary['state']}): launch a new one")
+            if time.monotonic() > limit:
+                raise CallTimeout(f"run {self.name!r} had no server for {ADD_LIMIT:g} s")
+            await asyncio.sleep(0.05)
+        return about  # type: ignore[no-any-return]
+
+    def _cut(self, about: tuple[Any, float], given: chunking.Given, chunks: int | None) -> chunking.Chunks:
+        """The data as chunks, about as large as the run's where we choose."""
+        problem, rows = about
+        if chunks is None and rows:
+            chunks = max(round(chunking.rows_at_hand(given.X) / rows), 1)
+        return chunking.make(self.client, problem, given, chunks)
+
+    async def _hand_over(self, X: Any, data: chunking.Chunks) -> list[int]:
+        shape: tuple[Any, ...] = getattr(X, "shape", ())
+        ids = await ask_supervisor(
+            self.client, "add", timeout=ADD_LIMIT, name=self.name, run_id=self._summary["run_id"],
+            keys=cloudpickle.dumps(data.keys), columns=int(shape[1]) if len(shape) == 2 else None, names=data.names,
+        )  # fmt: skip
+        return list(ids)  # a tuple on its way
+
+    def drop(self, chunks: Iterable[int]) -> None:
+        """These chunks leave the objective of a live run, kept or running.
+
+        Raises
+        ------
+        InvalidInput
+            There is no such chunk, no other would be left, or the run is over.
+        """
+        out: None = self._sync(self._drop, [int(chunk) for chunk in chunks])
+        return out  # with an asynchronous client: to be awaited
+
+    async def _drop(self, chunks: list[int]) -> None:
+        await self._about()  # a run that is over, or has no server yet
+        await self._call("drop", chunks)
 
 
 def _live(summary: dict[str, Any]) -> bool:

@@ -19,11 +19,11 @@ from paramserver.consensus import AggregatedNewton, Consensus
 from paramserver.errors import InvalidInput
 from paramserver.messages import ELSEWHERE, Array, Assignment, Push, Version, Wait
 from paramserver.penalties import NoPenalty, Penalty
-from paramserver.server import reading
+from paramserver.server import inferring, reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
 from paramserver.views import Result
-from paramserver.workers import exposure as exposures
+from paramserver.workers import at_hand
 from paramserver.workers.design import Design
 from paramserver.workers.problems.base import Problem
 from paramserver.workers.tasks import answer
@@ -74,7 +74,7 @@ class Simulation:
 class _Costed:
     """A problem that counts the passes it makes."""
 
-    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "prox")
+    PASSES = ("evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "prox", "moments", "log_likelihood")
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.cost, self.hessians = problem, 0.0, 0
@@ -229,6 +229,7 @@ def simulate(
     tol: float = 1e-8,
     seed: int = 0,
     limit: float = 1e5,
+    inference: bool | None = False,
 ) -> Simulation:
     """Run a fit in virtual time.
 
@@ -246,20 +247,25 @@ def simulate(
     seed : int
     limit : float
         Virtual time at which the run ends unfinished.
+    inference : bool
+        As in `paramserver.launch`, and off unless asked for: it takes time.
     """
     rule = consensus or AggregatedNewton()
     rule.check(problem)
     network = network or Network()
-    exposures.check_one(offset, exposure)
-    offset = exposures.checked_log(exposure) if exposure is not None else offset
-    offset = exposures.checked(offset) if offset is not None else None
+    at_hand.check_one(offset, exposure)
+    offset = at_hand.checked_log(exposure) if exposure is not None else offset
+    offset = at_hand.checked(offset) if offset is not None else None
     parts = [_at_hand(part) for part in (X, y, sample_weight, offset)]
     lengths = [part.shape[0] for part in parts if part is not None]
     if len(set(lengths)) != 1:
         raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
     cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
     data = [problem.prepare(*(_rows(part, rows) for part in parts)) for rows in cuts]
-    spec = RunSpec(problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9)
+    spec = RunSpec(
+        problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference
+    )
+    inferring.check(spec)
     n = len(network.speeds)
     world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))
     world.holds = [set() for _ in range(n)]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from paramserver.messages import Array, Version
+
+if TYPE_CHECKING:
+    from paramserver.inference import Inference
+    from paramserver.summary import Summary
 
 
 class Residuals(NamedTuple):
@@ -158,9 +162,16 @@ class Result:
     converged : bool
         The gap is certified to tol, whatever ended the run.
     reason : str
-        "converged", "stopped", "until", "max_seconds", "max_pushes", "stalled".
+        "converged", "separation" (certified, but some coefficients have no finite value: ``notes`` names
+        them), "stopped", "until", "max_seconds", "max_pushes", "stalled".
+    penalty : str
+        R, and of what: with ``standardize`` of the coefficients times their columns' deviation.
+    notes : tuple of str
+        What else to know: columns without effect, dependent ones, refused chunks.
     standard_errors : float
         √(2·gap_absolute), a bound of the error in standard errors.
+    inference : Inference or None
+        What `summary` is made of; ``no_inference`` says why there is none.
     """
 
     z: Array
@@ -187,10 +198,54 @@ class Result:
     standard_errors: float = float("nan")
     notes: tuple[str, ...] = ()
     pushes_per_chunk: dict[int, int] = field(default_factory=dict)
+    inference: Inference | None = field(default=None, repr=False)
+    no_inference: str = ""
 
     def named(self) -> dict[str, float]:
         """Coefficients by feature name (``x0``, ``x1`` … where the data have none); "name[k]" for class k of K."""
         return _named(self.coef_, self.feature_names)
+
+    def summary(
+        self,
+        *,
+        covariance: str | None = None,
+        information: str | None = None,
+        weights: str = "frequency",
+        dispersion: float | None = None,
+        level: float = 0.95,
+        reference: int | None = None,
+    ) -> Summary:
+        """Standard errors, z, p, intervals and the fit's statistics, for a fit without penalty.
+
+        The defaults are those of statsmodels' ``GLM(...).fit()``.
+
+        Parameters
+        ----------
+        covariance : "model" or "sandwich"
+            φ·H⁻¹, or H⁻¹(Σ s sᵀ)H⁻¹ from the rows' scores s (HC0), which holds where the variance
+            is not the family's. Default: "model", but "sandwich" for losses that belong to no
+            distribution (Huber, Quantile, SquaredHinge).
+        information : "expected" or "observed"
+            Which H; they differ for Gamma and Tweedie. Default: "expected" for the model's
+            covariance, "observed" for the sandwich.
+        weights : "frequency" or "precision"
+            What sample weights mean: w rows alike (statsmodels' ``freq_weights``), or one row of
+            variance φ·V(µ)/w (``var_weights``). Coefficients are the same.
+        dispersion : float
+            φ; default: 1 (binomial, Poisson), else Pearson's statistic over ``df_resid``.
+        level : float
+            Of the intervals.
+        reference : int
+            Multinomial only: report contrasts to this class.
+
+        Raises
+        ------
+        InvalidInput
+            There was a penalty, ``inference`` was off, or the run ended early.
+        """
+        from paramserver.summary import summarise
+
+        return summarise(self, covariance, information, weights, dispersion, level, reference)
 
     def __repr__(self) -> str:
         return (

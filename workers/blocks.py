@@ -12,7 +12,7 @@ from dask.delayed import Delayed
 from scipy.sparse import issparse
 
 from paramserver.errors import InvalidInput
-from paramserver.workers import exposure
+from paramserver.workers import at_hand
 from paramserver.workers.design import Design
 
 NUMBERS = "fiub"  #: kinds of dtype
@@ -73,7 +73,7 @@ def matrix(X: Any, n_chunks: int) -> tuple[Any, Names]:
         X = X[:, None]
     if X.ndim != 2:
         raise InvalidInput(f"X must have two dimensions, got shape {X.shape}")
-    _check_numbers(X, "X")
+    at_hand.check_numbers(X, "X")
     X = X.rechunk({1: -1}) if X.numblocks[1] > 1 else X
     return (X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)), names
 
@@ -81,7 +81,7 @@ def matrix(X: Any, n_chunks: int) -> tuple[Any, Names]:
 def _pieces(X: Any, n_chunks: int) -> Blocks:
     """A sparse matrix or a design in memory, cut by rows."""
     if issparse(X):
-        _check_numbers(X, "X")
+        at_hand.check_numbers(X, "X")
         X = (X.reshape(-1, 1) if X.ndim == 1 else X).tocsr()
     take = X.take if isinstance(X, Design) else X.__getitem__
     n, d = X.shape
@@ -148,11 +148,6 @@ def _numeric_columns(frame: Any, what: str) -> Names:
     return tuple(map(str, frame.columns))
 
 
-def _check_numbers(array: Any, what: str) -> None:
-    if array.dtype.kind not in NUMBERS:
-        raise InvalidInput(f"{what} must be numbers, got dtype {array.dtype}: encode it first")
-
-
 # -- columns beside X ------------------------------------------------------------------------------
 
 
@@ -165,11 +160,9 @@ def aligned(value: Any, what: str, X: Any) -> Any:
         column = column[:, 0]
     if column.ndim != 1 and not (what == "offset" and column.ndim == 2):
         raise InvalidInput(f"{what} must be one column, got shape {column.shape}")
-    _check_numbers(column, what)
+    at_hand.check_numbers(column, what)
     column = _like(column, what, X)
-    return (
-        column.map_blocks(exposure.log, dtype=np.float64) if what == "exposure" and hasattr(value, "dask") else column
-    )
+    return column.map_blocks(at_hand.log, dtype=np.float64) if what == "exposure" and hasattr(value, "dask") else column
 
 
 def _at_hand(value: Any, what: str, X: Any) -> Any:
@@ -184,8 +177,10 @@ def _at_hand(value: Any, what: str, X: Any) -> Any:
     if np.ndim(value) and len(value) != X.shape[0]:
         raise InvalidInput(f"{what} has {len(value)} rows where X has {X.shape[0]}")
     if what == "exposure":
-        return exposure.checked_log(value)
-    return exposure.checked(value) if what == "offset" else value
+        return at_hand.checked_log(value)
+    if what == "sample_weight":
+        return at_hand.checked_weight(value)
+    return at_hand.checked(value) if what == "offset" else value
 
 
 def _like(column: Any, what: str, X: Any) -> Any:

@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -47,8 +47,8 @@ class ChunkCache:
     _open: ClassVar[dict[tuple[str, str], tuple[ChunkCache, int]]] = {}
     _open_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, worker: Any, problem: Problem, keys: Sequence[tuple[Any, ...]]) -> None:
-        self.worker, self.problem, self.keys = worker, problem, keys
+    def __init__(self, worker: Any, problem: Problem, keys: Mapping[int, tuple[Any, ...]], roster: int = 0) -> None:
+        self.worker, self.problem, self.keys, self.roster = worker, problem, keys, roster
         self._copies: dict[Any, Any] = {}
         self._loaded: dict[int, Loaded] = {}
         self._lock = threading.Lock()
@@ -60,12 +60,12 @@ class ChunkCache:
     @classmethod
     @contextlib.contextmanager
     def shared(
-        cls, worker: Any, run_id: str, problem: Problem, keys: Sequence[tuple[Any, ...]]
+        cls, worker: Any, run_id: str, problem: Problem, keys: Mapping[int, tuple[Any, ...]], roster: int = 0
     ) -> Iterator[ChunkCache]:
         """One cache a worker and run, gone with its last runner."""
         place = (worker.address, run_id)
         with cls._open_lock:
-            cache, users = cls._open.get(place) or (cls(worker, problem, keys), 0)
+            cache, users = cls._open.get(place) or (cls(worker, problem, keys, roster), 0)
             cls._open[place] = (cache, users + 1)
         try:
             with one_blas_thread():
@@ -75,6 +75,16 @@ class ChunkCache:
                 cache, users = cls._open.pop(place)
                 if users > 1:
                     cls._open[place] = (cache, users - 1)
+
+    def renew(self, keys: Mapping[int, tuple[Any, ...]], roster: int) -> None:
+        """Chunks came or went: let go of what is of none."""
+        with self._lock:
+            if roster <= self.roster:
+                return  # another runner was first
+            kept = {key for parts in keys.values() for key in parts}
+            self._copies = {key: value for key, value in self._copies.items() if key in kept}
+            self._loaded = {i: loaded for i, loaded in self._loaded.items() if i in keys}
+            self.keys, self.roster, self._scanned = keys, roster, -np.inf
 
     # -- what is here ----------------------------------------------------------------------------
 
@@ -88,12 +98,12 @@ class ChunkCache:
         data = self.worker.data
         resident = getattr(data, "memory", data)
         held = self._complete()
-        half = [i for i, keys in enumerate(self.keys) if i not in held and keys[0] in data]
+        half = [i for i, keys in self.keys.items() if i not in held and keys[0] in data]
         if half:  # X is here, its y elsewhere: fetch the small parts unasked
             self._wait_for(half)
             held = self._complete()
         for i in list(self._loaded):
-            if any(not (key is None or key in resident or key in self._copies) for key in self.keys[i]):
+            if any(not (key is None or key in resident or key in self._copies) for key in self.keys.get(i, ())):
                 self._loaded.pop(i, None)  # Dask spilled or dropped it: do not pin the memory
         self._relieve()
         self._held = frozenset(held)
@@ -102,9 +112,7 @@ class ChunkCache:
     def _complete(self) -> set[int]:
         """Chunks of which every part is here."""
         data, copies = self.worker.data, self._copies
-        return {
-            i for i, keys in enumerate(self.keys) if all(key is None or key in data or key in copies for key in keys)
-        }
+        return {i for i, keys in self.keys.items() if all(key is None or key in data or key in copies for key in keys)}
 
     def _wait_for(self, chunks: list[int]) -> None:
         """Fetch these, and wait a little: the server has nothing for this worker without them."""
@@ -158,7 +166,7 @@ class ChunkCache:
     async def _fetch(self, chunks: tuple[int, ...]) -> None:
         try:
             data = self.worker.data
-            keys = {key for i in chunks for key in self.keys[i] if key is not None and key not in data}
+            keys = {key for i in chunks for key in self.keys.get(i, ()) if key is not None and key not in data}
             there = await asyncio.wait_for(self.worker.scheduler.who_has(keys=list(keys)), 10.0)
             who_has = {key: workers for key, workers in there.items() if workers}
             gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)

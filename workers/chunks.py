@@ -12,7 +12,7 @@ from dask.delayed import Delayed
 from distributed import Future
 
 from paramserver.errors import InvalidInput
-from paramserver.workers import exposure as exposures
+from paramserver.workers import at_hand
 from paramserver.workers.blocks import Blocks, Encoded, aligned, matrix
 from paramserver.workers.problems.base import Problem
 
@@ -95,10 +95,15 @@ def _is_rows(X: Any) -> bool:
 
 def default(X: Any, threads: int) -> int:
     """How many chunks for data in memory."""
+    return max(1, min(PER_THREAD * (threads or 2), rows_at_hand(X) // MIN_ROWS))
+
+
+def rows_at_hand(X: Any) -> int:
+    """Rows of data in memory; 0 of others."""
     if hasattr(X, "dask") or isinstance(X, Encoded):
-        return 1
+        return 0
     shape = getattr(X, "shape", None) or (len(X) if hasattr(X, "__len__") else 0,)
-    return max(1, min(PER_THREAD * (threads or 2), shape[0] // MIN_ROWS))
+    return int(shape[0])
 
 
 # -- lists of chunks -------------------------------------------------------------------------------
@@ -129,9 +134,9 @@ def _from_list(client: Any, given: Given) -> Chunks:
 
 def _log_of(part: Any, chunk: int) -> Any:
     if isinstance(part, (Future, Delayed)):
-        return dask.delayed(exposures.log)(part)
+        return dask.delayed(at_hand.log)(part)
     try:
-        return exposures.checked_log(part)
+        return at_hand.checked_log(part)
     except InvalidInput as error:
         raise InvalidInput(f"chunk {chunk}: {error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import time
 from typing import Any
@@ -13,7 +14,7 @@ from distributed import get_worker, secede
 from distributed.core import Status as WorkerStatus
 
 from paramserver.errors import CallTimeout, RunFailed, ServerGone, StepFailed
-from paramserver.messages import ELSEWHERE, Array, Assignment, Failure, Push, Reply, Request, Stop, Version
+from paramserver.messages import ELSEWHERE, Array, Assignment, Failure, Push, Reply, Request, Stop, Task, Version
 from paramserver.server.handle import Handle
 from paramserver.workers.cache import ChunkCache
 from paramserver.workers.tasks import answer
@@ -30,8 +31,8 @@ def run(handle: Handle, number: int) -> str:
     worker = get_worker()
     secede()  # long-running: leave the thread to the users' tasks, and to a server to come
     runner = Runner(worker, handle, number)
-    problem, rule, keys = runner.call("hello", handle.run_id)
-    with ChunkCache.shared(worker, handle.run_id, problem, keys) as cache:
+    problem, rule, keys, roster = runner.call("hello", handle.run_id)
+    with ChunkCache.shared(worker, handle.run_id, problem, keys, roster) as cache:
         return runner.loop(problem, rule, cache)
 
 
@@ -71,6 +72,8 @@ class Runner:
             lost_at, push = None, None
             if isinstance(reply, Stop):
                 return reply.reason
+            if reply.roster > cache.roster:
+                self._learn(cache)
             if reply.fetch is not None:
                 cache.fetch(reply.fetch)
             if isinstance(reply, Assignment):
@@ -79,12 +82,19 @@ class Runner:
                 push = self._work(problem, rule, cache, reply)
         return "worker closing"
 
+    def _learn(self, cache: ChunkCache) -> None:
+        """Chunks came or went; if the server cannot be asked now, its next answer says so again."""
+        with contextlib.suppress(CallTimeout, ServerGone):
+            _, _, keys, roster = self.call("hello", self.handle.run_id)
+            cache.renew(keys, roster)
+
     def _exchange(self, push: Push | Failure | None, cache: ChunkCache) -> Reply:
         held = cache.held()
         news = held if held != self.told else None
         have = None if self.have is None else self.have[0]
         handle = self.handle
-        reply: Reply = self.call("exchange", Request(handle.run_id, handle.epoch, self.name, push, have, news))
+        request = Request(handle.run_id, handle.epoch, self.name, push, have, news, cache.roster)
+        reply: Reply = self.call("exchange", request)
         self.told = held
         return reply
 
@@ -98,7 +108,9 @@ class Runner:
             loaded = cache.load(work.chunk)
             if loaded is None:
                 return Push(*head, {}, trouble="busy")
-            payload = answer(rule, problem, loaded.data, work, z)
+            # A survey is as launched: bound to what the first chunks told, a problem knows no other classes.
+            asked = cache.problem if work.task is Task.SURVEY else problem
+            payload = answer(rule, asked, loaded.data, work, z)
         except RunFailed as error:
             return Failure(work.chunk, error)
         except Exception as error:

@@ -61,4 +61,20 @@ def _null(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     return {"f": np.float64(at.value), "g": np.asarray(at.gradient), "H": np.asarray(at.hessian)}
 
 
-_QUESTIONS = {Task.NULL: _null, Task.VERIFY: _verify, Task.CONJUGATE: _conjugate, Task.LINE: _line}
+def _infer(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    return {name: np.asarray(value, np.float64) for name, value in problem.moments(data, z)._asdict().items()}
+
+
+def _likelihood(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
+    values = problem.log_likelihood(data, z, fields["dispersions"])
+    return {"log_likelihood": np.asarray(values, dtype=np.float64)}
+
+
+_QUESTIONS = {
+    Task.NULL: _null,
+    Task.VERIFY: _verify,
+    Task.CONJUGATE: _conjugate,
+    Task.LINE: _line,
+    Task.INFER: _infer,
+    Task.LIKELIHOOD: _likelihood,
+}

@@ -41,6 +41,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
     parser.add_argument("--keep", action="store_true", help="keep the run, and a LocalCluster, up until Ctrl-C")
+    parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.set_defaults(run=run)
 
@@ -57,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
     import paramserver as ps
 
     began = time.monotonic()
+    if args.summary and args.json:
+        raise InvalidInput("--summary prints a table: leave --json out")
     problem, penalty = model.problem(args), model.penalty(args)
     X, y, beside, name = _data(args)
     with _cluster(args) as (client, address):
         fit = ps.launch(
             problem, X, y, **beside, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
-            max_seconds=args.max_seconds, keep=args.keep,
+            max_seconds=args.max_seconds, keep=args.keep, inference=args.summary or None,
         )  # fmt: skip
         _say_queries(address, name, args)
         result = _follow(fit)
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             print_json({**result_dict(result), "seconds_total": seconds})
         else:
             _report(result, seconds)
+            if args.summary:
+                print(f"\n{result.summary()}")
             if args.keep:
                 _wait_for_interrupt(fit)
     return 0

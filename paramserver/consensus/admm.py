@@ -151,6 +151,10 @@ class ADMM(Consensus):
             self.absorb(fresh, chunk, None, slot)
         return fresh
 
+    def recount(self, state: ADMMState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> ADMMState:
+        """The metrics keep the point at which they were made."""
+        return self.rebuild(replace(state, rows=float(setup.rows)), slots, z)
+
     def update(self, state: ADMMState, old: Consensus, slots: dict[int, Fields], z: Array) -> ADMMState:
         """A new rho keeps the unscaled duals: u_i = w_i − z shrinks by as much as M_i grows."""
         if isinstance(old, ADMM) and old.metric != self.metric:

@@ -160,6 +160,16 @@ class Consensus(ABC):
         """Running sums anew from the slots, against drift."""
         return state
 
+    def recount(self, state: Any, setup: Setup, slots: Mapping[int, Fields], z: Array) -> Any:
+        """Chunks came or went on a live run: ``setup`` is of those there are, ``slots`` of those that answered.
+
+        The default begins anew and absorbs the slots as they are.
+        """
+        state = self.init(setup)
+        for chunk, slot in slots.items():
+            state = self.absorb(state, chunk, None, slot).state
+        return state
+
     def update(self, state: Any, old: Consensus, slots: dict[int, Fields], z: Array) -> Any:
         """This rule takes over from ``old`` settings on a live run; may change ``slots``."""
         return state

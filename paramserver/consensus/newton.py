@@ -159,6 +159,11 @@ class AggregatedNewton(Consensus):
             self._replace(fresh, None, slot)
         return fresh
 
+    def recount(self, state: NewtonState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> NewtonState:
+        """The models hold whatever chunks are beside them; the anchor's objective does not."""
+        state = self.update(state, self, {}, z)
+        return self.rebuild(replace(state, rows=float(setup.rows), cautious=False), slots, z)
+
     def update(self, state: NewtonState, old: Consensus, slots: dict[int, Fields], z: Array) -> NewtonState:
         """The models hold whatever the penalty; the anchor's objective does not."""
         return replace(state, anchor=None, anchor_step=None, anchor_objective=np.inf)

@@ -44,7 +44,8 @@ class Terms(NamedTuple):
     def subgradient(self, w: Array, near: Array) -> Array:
         """See `Penalty.subgradient`."""
         bend = self.l2 * w
-        return np.clip(near - bend, *self.interval(w)) + bend
+        least, greatest = self.interval(w)
+        return np.clip(near, least + bend, greatest + bend)
 
     def bregman(self, z: Array, at: Array, slope: Array) -> float:
         """R(z) − R(at) − slopeᵀ(z − at) for slope ∈ ∂R(at): a sum of terms ≥ 0, so that no digits cancel."""

@@ -23,7 +23,7 @@ def group_descent(A: Array, slope: Array, norms: Norms, start: Array) -> Array:
     """
     t = np.zeros_like(start)  # w − start: a gradient from w itself would carry w's rounding
     abs_A, blocks = np.abs(A), _Blocks(A, norms)
-    last, waited = np.inf, 0
+    last, waited, damping = np.inf, 0, 0.0
     for _ in range(200 + 2 * len(norms.weights)):
         gradient = slope + A @ t
         floor = 1e-13 * (abs_A @ np.abs(t) + np.abs(slope))
@@ -33,7 +33,12 @@ def group_descent(A: Array, slope: Array, norms: Norms, start: Array) -> Array:
         last = min(worst, last)
         if worst <= 0 or (waited > 20 and worst <= 100.0):
             break
-        t = _newton(A, gradient, norms, start, blocks.sweep(gradient, norms, start, t, off), slope)
+        t = blocks.sweep(gradient, norms, start, t, off)
+        move = _newton(A, slope + A @ t, norms, start + t, damping)
+        length = _search(A, slope + A @ t, norms, start + t, move)
+        # A move along what A leaves free may be cut short by one group's norm: the next is bent from that.
+        damping = max(100.0 * damping, 1e-10) if length < 0.1 else damping / 100.0 if damping > 1e-14 else 0.0
+        t = _land(norms, start, t, t + length * move)
     return start + t
 
 
@@ -82,23 +87,29 @@ class _Blocks:
         return t
 
 
-def _newton(A: Array, gradient: Array, norms: Norms, start: Array, t: Array, slope: Array) -> Array:
-    """One Newton step on the groups that are not zero and the free coordinates."""
-    w = start + t
-    gradient = slope + A @ t
+def _newton(A: Array, gradient: Array, norms: Norms, w: Array, damping: float) -> Array:
+    """The Newton step on the groups that are not zero and the free coordinates, ``damping`` times diag(A) on top."""
+    move = np.zeros_like(w)
     lengths = norms.lengths(w)
     on = np.flatnonzero(norms.spread(lengths > 0, True))
     if not len(on):
-        return t
+        return move
     stiff = norms.spread(norms.weights / np.where(lengths > 0, lengths, 1.0), 0.0)[on]
     unit, ids = norms.units(w)[on], norms.ids[on]
     together = (ids[:, None] == ids) & (ids >= 0)
-    H = A[np.ix_(on, on)] - np.where(together, np.outer(stiff * unit, unit), 0.0)
-    H.flat[:: len(on) + 1] += stiff
+    H = np.where(together, -np.outer(stiff * unit, unit), 0.0)
+    H.flat[:: len(on) + 1] += stiff  # before A, which a group all but zero would swallow
+    H += A[np.ix_(on, on)]
+    H.flat[:: len(on) + 1] += damping * np.diag(A)[on]
     residual = gradient[on] + norms.spread(norms.weights, 0.0)[on] * unit
-    move = np.zeros_like(t)
     move[on] = -Factor(H).solve(residual)
-    return t + _search(A, gradient, norms, w, move) * move
+    return move
+
+
+def _land(norms: Norms, start: Array, t: Array, to: Array) -> Array:
+    """``to``, with the groups exactly at zero that the move brought there but for rounding."""
+    gone = norms.lengths(start + to) <= 1e-13 * norms.lengths(start + t)
+    return np.where(norms.spread(gone, False), -start, to)
 
 
 def _search(A: Array, gradient: Array, norms: Norms, w: Array, move: Array) -> float:

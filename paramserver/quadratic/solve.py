@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from paramserver.messages import Array
@@ -21,12 +23,15 @@ def minimise(B: Array, c: Array, bound: Bound, ref: Array, start: Array) -> Arra
     terms = bound.terms()
     if B.ndim == 1:
         return _diagonal(B, c, bound, terms, ref, start)
-    slope = B @ (start - ref) - c
     if terms is None:
-        return accelerated(B, slope, bound, start)
-    if isinstance(terms, Norms):
-        return group_descent(B, slope, terms, start)
-    return _separable(B, slope, terms, start)
+        return accelerated(B, B @ (start - ref) - c, bound, start)
+    solve: Any = group_descent if isinstance(terms, Norms) else _separable
+    for _ in range(3):
+        w: Array = solve(B, B @ (start - ref) - c, terms, start)
+        if not ((np.abs(start) > 4.0 * np.abs(w)) & (w != 0)).any():
+            break
+        start = w  # w = start + t lost the digits of a start that was far larger
+    return w
 
 
 def _separable(B: Array, slope: Array, terms: Terms, start: Array) -> Array:

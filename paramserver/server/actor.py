@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 from distributed import get_worker
 
-from paramserver.errors import RunFailed, ServerGone, StepFailed
-from paramserver.messages import Assignment, Failure, Push, Reply, Request, Stop, Version, Wait
+from paramserver.errors import InvalidInput, RunFailed, ServerGone, StepFailed
+from paramserver.messages import Array, Assignment, Failure, Push, Reply, Request, Stop, Version, Wait
 from paramserver.server import reading
 from paramserver.server.core import Core
 from paramserver.server.handle import pack, unpack
@@ -33,6 +33,7 @@ class _Call(NamedTuple):
     runner: str
     push: Push | Failure | None
     have: Version | None
+    roster: int
     since: float
     answer: asyncio.Future[Reply]
 
@@ -41,7 +42,9 @@ class Server:
     """One run's server on a worker; see `Core` for what it does."""
 
     def __init__(self, blob: bytes, run_id: str, epoch: int) -> None:
-        spec, self._keys = cloudpickle.loads(blob)
+        spec, keys = cloudpickle.loads(blob)
+        self._keys: dict[int, tuple[Any, ...]] = dict(enumerate(keys))
+        self._roster = self._crossed = 0  #: how often chunks came or went; how many that left were crossed off
         self._worker = get_worker()
         self.run_id, self.epoch = run_id, epoch
         self.core = Core(spec, epoch, time.monotonic())
@@ -53,17 +56,19 @@ class Server:
         self._ticker: asyncio.Task[None] | None = None
         self._last = 0.0  #: seconds that a core step takes, lately
         self._announced = ""
+        self._turns = 0  #: changes by users: an end announced before one is no end after it
         self._runners: dict[str, float] = {}
 
     # -- runners ---------------------------------------------------------------------------------
 
     async def hello(self, packed: Any) -> Any:
-        """What a runner needs to begin: (problem, rule, keys of every chunk's parts)."""
+        """What a runner needs to begin: (problem, rule, keys of every chunk's parts, roster)."""
         self._wake()
         run_id = unpack(packed)
         if run_id != self.run_id:
             raise ServerGone(f"this is the server of run {self.run_id}, not of {run_id}")
-        return self._setup[0], self.core.params.rule, self._keys
+        self._cross_off()
+        return self._setup[0], self.core.params.rule, self._keys, self._roster
 
     async def exchange(self, packed: Any) -> Any:
         """One step of a runner: its push in (a `Request`), its next assignment out (a `Reply`)."""
@@ -81,7 +86,8 @@ class Server:
         self._runners[runner] = now
         if request.held is not None:
             self.core.dispatch.holds(runner.rpartition("#")[0], request.held)
-        call = _Call(runner, request.push, request.have, now, asyncio.get_running_loop().create_future())
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        call = _Call(runner, request.push, request.have, request.roster, now, answer)
         self._inbox.append(call)
         if not lock.locked():
             if self._last <= HEAVY:
@@ -143,6 +149,7 @@ class Server:
         self._last += 0.3 * (time.monotonic() - began - self._last)
 
     def _settle(self) -> None:
+        self._cross_off()
         self._answer()
         if self.core.over and self._announced != self._outcome_name():
             self._announced = self._outcome_name()
@@ -152,8 +159,11 @@ class Server:
         now = time.monotonic()
         for runner, call in list(self._parked.items()):
             reply = self.core.assign(runner, call.have, now)
-            if isinstance(reply, Wait) and reply.fetch is None and now - call.since < HOLD:
+            knows = call.roster == self._roster
+            if isinstance(reply, Wait) and reply.fetch is None and knows and now - call.since < HOLD:
                 continue
+            if self._roster and not isinstance(reply, Stop):
+                reply = reply._replace(roster=self._roster)
             del self._parked[runner]
             if not call.answer.done():
                 call.answer.set_result(reply)
@@ -190,8 +200,11 @@ class Server:
 
     async def _announce(self) -> None:
         """Tell the supervisor how it ended; it asks by itself should this not arrive."""
+        turn = self._turns
         for pause in (0.0, 0.2, 1.0, 5.0):
             await asyncio.sleep(pause)
+            if turn != self._turns or not self.core.over:
+                return  # it goes on since
             try:
                 await self._worker.scheduler.paramserver(do="ended", **self.outcome())
                 return
@@ -207,6 +220,7 @@ class Server:
         return {
             "run_id": self.run_id,
             "epoch": self.epoch,
+            "turn": self._turns,
             "state": core.state,
             "reason": core.reason,
             "outcome": cloudpickle.dumps((value, self._status())),
@@ -214,12 +228,13 @@ class Server:
 
     # -- the supervisor --------------------------------------------------------------------------
 
-    async def ping(self) -> str:
-        """The run's state."""
+    async def ping(self) -> frozenset[int]:
+        """The chunks that there are, whose data the supervisor is to hold."""
         self._wake()
+        self._cross_off()
         if self.core.over and self._announced:
             self._telling = asyncio.create_task(self._announce())
-        return self.core.state
+        return frozenset(self._keys)
 
     async def gone(self, worker: str) -> None:
         """A worker left the cluster."""
@@ -266,6 +281,11 @@ class Server:
         async with self._wake():
             return reading.values(self.core, what, chunk)
 
+    async def slope(self) -> Array | None:
+        """Σ y_i where the penalty acts."""
+        async with self._wake():
+            return reading.slope(self.core)
+
     async def history(self) -> History:
         """The thinned record so far."""
         async with self._wake():
@@ -283,11 +303,61 @@ class Server:
         """Change a live run."""
         async with self._wake():
             version = self.core.update(penalty, tol, settings, time.monotonic())
-            if self._announced:
-                self._announced = ""
-                await self._worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch)
-            await self._work()
+            await self._resume()
             return version
+
+    async def _resume(self) -> None:
+        """A change was made: what was announced before is no longer so. The caller holds the lock."""
+        self._turns += 1
+        if self._announced:
+            self._announced = ""
+            await self._worker.scheduler.paramserver(
+                do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self._turns
+            )
+        await self._work()
+
+    async def about(self) -> tuple[Any, float]:
+        """What a client needs to cut data alike: (problem, rows a chunk)."""
+        rows = [slot.rows for slot in self.core.params.slots if slot.rows]
+        return self._setup[0], sum(rows) / len(rows) if rows else 0.0
+
+    async def add(self, keys: list[tuple[Any, ...]], columns: int | None, names: tuple[str, ...] | None) -> list[int]:
+        """More chunks, whose keys the supervisor holds: their numbers."""
+        async with self._wake():
+            self._check_columns(columns, names)
+            ids = self.core.add(len(keys), time.monotonic())
+            self._keys = {**self._keys, **dict(zip(ids, keys, strict=True))}
+            self._roster += 1
+            await self._resume()
+            return ids
+
+    def _check_columns(self, columns: int | None, names: tuple[str, ...] | None) -> None:
+        core, had = self.core, self.core.spec.feature_names
+        if core.params.setup is not None and columns not in (None, d := int(core.params.survey[1])):
+            raise InvalidInput(f"X has {columns} columns where the run's chunks have {d}: pass the same columns")
+        if names is not None and had is not None and names != had:
+            text = f"X has the columns {', '.join(names[:12])} where the run's are {', '.join(had[:12])}"
+            raise InvalidInput(f"{text}: pass the same ones, in the same order")
+
+    async def drop(self, chunks: list[int]) -> None:
+        """These chunks leave the objective."""
+        async with self._wake():
+            self.core.drop(chunks)
+            await self._resume()
+
+    async def refuse(self, chunk: int, why: str) -> bool:
+        """The supervisor found that a chunk cannot be had; whether the run goes on without it."""
+        async with self._wake():
+            refused = self.core.refuse(chunk, why)
+            await self._work()
+            return refused or chunk not in self._keys
+
+    def _cross_off(self) -> None:
+        """Forget the keys of chunks that left."""
+        if self.core.census.left > self._crossed:
+            slots, self._crossed = self.core.params.slots, self.core.census.left
+            self._keys = {i: keys for i, keys in self._keys.items() if not slots[i].gone}
+            self._roster += 1
 
 
 def result_of(outcome: tuple[Any, Status]) -> Result:

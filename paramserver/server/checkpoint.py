@@ -14,9 +14,8 @@ import msgpack
 import numpy as np
 
 from paramserver.errors import InvalidInput
-from paramserver.messages import Task, Version
+from paramserver.messages import Version
 from paramserver.server.core import Core
-from paramserver.server.gather import Gather
 from paramserver.server.parameters import Parameters, Published
 from paramserver.server.slots import Slot
 from paramserver.server.spec import RunSpec
@@ -35,6 +34,7 @@ def dump(core: Core) -> bytes:
         "run_id": core.spec.run_id,
         "epoch": core.epoch,
         "n": params.version.n,
+        "bound_by": None if params.setup is None else params.bound_by,
         "survey": None if params.setup is None else params.survey,
         "start": None if params.setup is None else [params.setup.start.z, params.setup.start.objective],
         "z": params.z,
@@ -42,6 +42,8 @@ def dump(core: Core) -> bytes:
         "penalty": _named(params.spec.penalty if params.setup is None else params.bound.penalty),
         "rule_state": None if params.state is None else _fields(params.state),
         "slots": [_slot(slot) for slot in params.slots],
+        "newcomers": sorted(core.census.newcomers),
+        "counting": core.state == "surveying",
         "fresh": sorted(params.fresh),
         "tol": core.stopping.tol,
         "pushes": core.record.pushes,
@@ -68,15 +70,18 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     core.stopping.tol = state["tol"]
     core.record.pushes = state["pushes"]
     params = core.params
+    core.census.add(len(state["slots"]) - len(params.slots), now)
     for slot, kept in zip(params.slots, state["slots"], strict=True):
         _restore_slot(slot, kept)
-    _ask_again(core)
+    core.census.newcomers = set(state["newcomers"])
+    core.census.open()
     if state["z"] is None:
         return core
     params.rule = _renamed(spec.rule, state["rule"])
     _restore_parameters(params, state, epoch, now)
-    core.verifier.gather = None
-    core.state = "running"
+    if not state["counting"]:
+        core.verifier.gather = None
+        core.state = "running"
     assert params.setup is not None
     core.stopping.scale = max(params.setup.start.objective, 1e-300)
     if state["verified"] is not None:
@@ -85,14 +90,9 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     return core
 
 
-def _ask_again(core: Core) -> None:
-    pending = {i for i, slot in enumerate(core.params.slots) if slot.survey is None}
-    core.verifier.gather = Gather(Task.SURVEY, None, pending, np.inf)
-
-
 def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, now: float) -> None:
+    params.bind_problem(state["bound_by"])
     params.survey = state["survey"]
-    params.bind_problem(params.survey)
     params.begin(Start(*state["start"]), now)
     params.bind(_renamed(params.spec.penalty, state["penalty"]))
     for name, value in state["rule_state"].items():
@@ -104,12 +104,13 @@ def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, n
 
 
 def _slot(slot: Slot) -> dict[str, Any]:
-    names = ("seq", "version", "fields", "survey", "fingerprint", "pushes")
+    names = ("seq", "version", "fields", "survey", "fingerprint", "pushes", "gone")
     return {name: getattr(slot, name) for name in names}
 
 
 def _restore_slot(slot: Slot, kept: dict[str, Any]) -> None:
-    slot.seq, slot.fields, slot.survey, slot.pushes = kept["seq"], kept["fields"], kept["survey"], kept["pushes"]
+    for name in ("seq", "fields", "survey", "pushes", "gone"):
+        setattr(slot, name, kept[name])
     slot.version = None if kept["version"] is None else Version(*kept["version"])
     slot.fingerprint = None if kept["fingerprint"] is None else tuple(kept["fingerprint"])
 

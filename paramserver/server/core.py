@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
+from paramserver.errors import InvalidInput, RunFailed, StepFailed
 from paramserver.messages import ELSEWHERE, Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
 from paramserver.penalties import Penalty
 from paramserver.server import findings
+from paramserver.server.census import Census
 from paramserver.server.dispatch import Dispatch
-from paramserver.server.gather import Gather
-from paramserver.server.null import NullModel
+from paramserver.server.inferring import Inferring
+from paramserver.server.intake import Intake
 from paramserver.server.parameters import Parameters, with_settings
 from paramserver.server.record import Record
 from paramserver.server.spec import RunSpec
@@ -25,10 +26,8 @@ from paramserver.server.stopping import Stopping
 from paramserver.server.verifier import Verifier
 from paramserver.views import Residuals
 
-WHOLE = (Outcome.NO_BASE, Outcome.SHAPE, Outcome.NOT_FINITE)
 LOG_EVERY = 0.02  #: seconds between uncertified entries of the history: each costs a pass over the slots
 ENDS = {"passed": "converged", "separated": "separation", "stalled": "stalled"}  #: a verification's, and why it ends
-MAX_REFUSED = 5  #: unusable answers in a row from one chunk before the run gives up
 
 
 class Core:
@@ -47,17 +46,17 @@ class Core:
         self.params = Parameters(spec, epoch, now)
         self.stopping = Stopping(spec.tol, superlinear=spec.rule.adopts)
         self.verifier = Verifier(self.params, self.stopping)
-        self.verifier.gather = Gather(Task.SURVEY, None, set(range(spec.n_chunks)), np.inf)
+        self.inferring = Inferring(self.params, self.verifier)
         self.dispatch = Dispatch(self.params.slots, spec.patience)
         self.record = Record()
+        self.intake = Intake(epoch, self.params, self.verifier, self.record)
         self.state, self.reason = "surveying", ""
         self.error: Exception | None = None
-        self.null: NullModel
         self.ending = ""  #: the reason for which the last verification is under way
         self.notes: list[str] = []
+        self.census = Census(self.params, self.verifier, self.dispatch, self.notes)
+        self.census.open()
         self.ended_at: float | None = None
-        self._refused_in_a_row: dict[int, int] = {}
-        self._need_whole: set[int] = set()
         self.residuals = Residuals(float("nan"))
         self.objective = float("nan")
         self.memory_limit: int | None = None  #: of the server's worker, bytes
@@ -70,77 +69,20 @@ class Core:
     def deliver(self, push: Push | Failure, now: float) -> Outcome:
         """Take a push; whatever becomes of it is counted."""
         if isinstance(push, Failure):
-            self.fail(push.error, now)
+            self._chunk_failed(push.chunk, push.error, now)
             return Outcome.ACCEPTED
         try:
-            outcome = self._outcome(push, now)
+            return self.intake.take(push, now, self.over)
+        except RunFailed as error:
+            self._chunk_failed(push.chunk, error, now)
         except Exception as error:  # a rule's absorb or adopt: the caller has other pushes to deliver
             self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
-            return Outcome.LATE
-        if push.trouble != "busy":
-            self.record.push(outcome)
-        return outcome
+        return Outcome.LATE
 
-    def _outcome(self, push: Push, now: float) -> Outcome:
-        if not 0 <= push.chunk < len(self.params.slots):
-            return Outcome.UNKNOWN_CHUNK
-        if push.version.epoch != self.epoch:
-            return Outcome.STALE_EPOCH
-        slot = self.params.slots[push.chunk]
-        lease = slot.lease
-        in_turn = push.seq == slot.seq + 1 or push.task is not Task.SOLVE
-        if not in_turn or self.over:
-            return Outcome.LATE
-        if push.trouble == "busy":
-            slot.lease = None
-            return Outcome.LATE
-        if not self._same_data(push, now):
-            return Outcome.LATE
-        outcome = self.params.absorb(push) if push.task is Task.SOLVE else self._answer(push)
-        if outcome is not Outcome.LATE:
-            slot.lease = None
-        if outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
-            slot.served, slot.pushes = now, slot.pushes + 1
-            slot.took(push.task, push.seconds)
-            self._refused_in_a_row.pop(push.chunk, None)
-            self._need_whole.discard(push.chunk)
-            since = now if lease is None or lease.version != push.version else lease.since
-            if push.task is Task.SOLVE:
-                self.record.stale(self.params.version.n - push.version.n, now - since)
-        elif outcome in WHOLE:
-            self._refuse(push, outcome, now)
-        return outcome
-
-    def _answer(self, push: Push) -> Outcome:
-        outcome = self.verifier.take(push)
-        if push.task is Task.SURVEY and outcome is Outcome.ACCEPTED:
-            self.params.slots[push.chunk].survey = np.asarray(push.payload["survey"])
-        return outcome
-
-    def _same_data(self, push: Push, now: float) -> bool:
-        """A chunk that was recomputed must have the values it had."""
-        slot = self.params.slots[push.chunk]
-        if push.fingerprint is None:
-            return True
-        if slot.fingerprint is None:
-            slot.fingerprint = push.fingerprint
-        elif len(slot.fingerprint) != len(push.fingerprint) or not np.allclose(
-            slot.fingerprint, push.fingerprint, rtol=1e-9, atol=0.0
-        ):
-            text = (
-                f"chunk {push.chunk} was computed again and has other values than before: its source is not "
-                "deterministic (unseeded random numbers?) or was rewritten; persist it, or fix the source"
-            )
-            self.fail(ChunkChanged(text), now)
-            return False
-        return True
-
-    def _refuse(self, push: Push, outcome: Outcome, now: float) -> None:
-        self._need_whole.add(push.chunk)
-        count = self._refused_in_a_row[push.chunk] = self._refused_in_a_row.get(push.chunk, 0) + 1
-        if count >= MAX_REFUSED:
-            text = f"chunk {push.chunk}: {count} answers in a row could not be used ({outcome.value})"
-            self.fail(StepFailed(text), now)
+    def _chunk_failed(self, chunk: int, error: Exception, now: float) -> None:
+        """The run ends with a chunk that counts; a newcomer is refused, and one that left cannot harm."""
+        if not self.refuse(chunk, str(error)) and not self.intake.is_gone(chunk):
+            self.fail(error, now)
 
     # -- between ---------------------------------------------------------------------------------
 
@@ -165,38 +107,39 @@ class Core:
             if self.state == "surveying":
                 self._begin(now)
             elif self.verifier.gather is not None:
-                self._concluded(self.verifier.conclude(now, self._limit(now)), now)
+                asker = self.inferring if self.inferring.under_way else self.verifier
+                self._concluded(asker.conclude(now, self._limit(now)), now)
             else:
                 self._new_z(now)
         except RunFailed as error:
             self.fail(error, now)
+        except InvalidInput as error:  # settings that do not fit the data, which are known only now
+            self.fail(RunFailed(str(error)), now)
         except Exception as error:
             self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)
 
     def _begin(self, now: float) -> None:
-        """Surveyed: settle the null model, in rounds of its own where the surveys do not tell it, and go."""
-        gather, self.verifier.gather = self.verifier.gather, None
-        assert gather is not None
-        if gather.task is Task.SURVEY:
-            self.null = self.params.surveyed()
-        else:
-            self.null.take(gather.total)
-        if not self.null.done:
-            self.verifier.ask(Task.NULL, self.null.z, {}, np.inf)
+        """Surveyed, and the null model is settled: go, or go on with the chunks there are now."""
+        start = self.census.settle()
+        if start is None:
             return
-        self.params.begin(self.null.start, now)
-        assert self.params.setup is not None
-        self._fits(self.params.setup.p)
-        self.stopping.scale = self.spec.scale(self.params.setup.start.objective)
-        self.state = "running"
+        if self.params.setup is None:
+            self.params.begin(start, now)
+            self._fits(len(start.z), len(self.params.live))
+        else:
+            self.params.recount(start)
+        self.stopping.scale = self.spec.scale(start.objective)
+        self.state, self._looked_at = "running", -np.inf
         self._log(now)
+        if self.ending:
+            self._verify(now)
 
-    def _fits(self, p: int) -> None:
+    def _fits(self, p: int, n_chunks: int) -> None:
         """The slots must leave the server's worker half of its memory."""
-        need = self.params.rule.slot_bytes(p) * len(self.params.live)
+        need = self.params.rule.slot_bytes(p) * n_chunks
         if self.memory_limit is not None and need > self.memory_limit / 2:
             raise RunFailed(
-                f"the server would keep {need / 2**30:.1f} GiB ({len(self.params.live)} chunks, p = {p}), more than "
+                f"the server would keep {need / 2**30:.1f} GiB ({n_chunks} chunks, p = {p}), more than "
                 f"half of its worker's {self.memory_limit / 2**30:.1f} GiB: use fewer chunks, a larger worker, or a "
                 'rule that keeps less, such as ADMM(metric="diagonal")'
             )
@@ -213,9 +156,9 @@ class Core:
             self._verify(now)
 
     def _look(self, now: float) -> float | None:
-        """The estimate, every few pushes: it costs a pass over the slots."""
+        """The estimate, every few pushes: it costs a pass over the slots. Always where no other push is to come."""
         every = 1.0 / 8
-        if self.params.reports - self._looked_at < every:
+        if self.params.reports - self._looked_at < every and not self.params.idle:
             return None
         self._looked_at = self.params.reports
         self.residuals = self.params.residuals()
@@ -233,6 +176,8 @@ class Core:
         self.dispatch.asked_at = now
         if how == "asking":
             return
+        if how == "inferred":
+            return self._finish(self.inferring.reason, now)
         self._log(now, certified=True)
         if self.ending:
             self._conclude(self.ending, now)
@@ -252,7 +197,8 @@ class Core:
             self._note(text)
         if found is not None:
             self.verifier.move_along(findings.least_norm(params, found), now)
-        self._finish(reason, now)
+        if not self.inferring.begin(reason, self._limit(now)):
+            self._finish(reason, now)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -300,7 +246,7 @@ class Core:
         if have == self.params.version and task not in ELSEWHERE:
             z = None
         setup = (self.params.problem, self.params.rule) if have is None and task is not Task.SURVEY else None
-        whole = slot.fields is None or chunk in self._need_whole
+        whole = slot.fields is None or chunk in self.intake.need_whole
         seq = slot.seq + 1 if gather is None else gather.number
         return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch, setup)
 
@@ -317,6 +263,9 @@ class Core:
         if self.over:
             return
         if gather is not None and now > gather.limit:
+            if self.inferring.under_way:
+                self._note(self.inferring.give_up())
+                return self._finish(self.inferring.reason, now)
             self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
             self._thaw()
             self._rest_until = now + self.spec.silence
@@ -337,11 +286,15 @@ class Core:
         """End the run, with a certificate for the last z if there is one to be had."""
         if self.over and self.state != "converged":
             return
-        if self.state in ("surveying", "converged") or not (verify and self.spec.certifiable):
-            self._finish(self.reason if self.state == "converged" else reason, now, last=True)
+        kept, unread = self.state == "converged", self.params.setup is None
+        if kept or unread or not (verify and self.spec.certifiable):
+            self._finish(self.reason if kept else reason, now, last=True)
         elif not self.ending:
             self.ending = reason
-            if self.state != "verifying":
+            if self.state == "surveying":
+                self.census.close(f"not read when the run ended ({reason})", self._limit(now))
+                self.census.open()
+            elif self.state != "verifying":
                 self._verify(now)
 
     def _finish(self, reason: str, now: float, last: bool = False) -> None:
@@ -358,24 +311,64 @@ class Core:
 
     def update(self, penalty: Penalty | None, tol: float | None, settings: dict[str, Any], now: float) -> Version:
         """Change a live run; the first version for which it holds."""
-        if self.state in ("finished", "failed"):
-            raise InvalidInput(f"the run has ended ({self.reason}); launch a new one with z0= its z")
-        if self.ending:
-            raise InvalidInput(f"the run is ending ({self.ending}); launch a new one with z0= its z")
+        self._check_live()
         if self.params.setup is None:
             raise InvalidInput("the run has not read its data yet; update it once it is running")
         rule = with_settings(self.params.rule, settings)
         if tol is not None and not tol > 0:
             raise InvalidInput(f"tol must be > 0, got {tol!r}")
-        self.params.update(penalty, rule)
+        self.params.update(penalty, rule, now)
         self.stopping.tol = self.stopping.tol if tol is None else tol
         self.verifier.verified = self.verifier.verified if penalty is None else None
-        self.stopping.best = self.stopping.best_gap = self.stopping.best_objective = np.inf
-        self.stopping.failures = 0
-        self._thaw()
+        self.stopping.restart()
+        if self.state != "surveying":
+            self._thaw()
         self.reason, self.ended_at = "", None
-        version = self.params.version
-        return version._replace(n=version.n + 1)
+        return self.params.version._replace(n=self.params.version.n + 1)
+
+    def _check_live(self) -> None:
+        if self.state in ("finished", "failed"):
+            raise InvalidInput(f"the run has ended ({self.reason}); launch a new one with z0= its z")
+        if self.ending:
+            raise InvalidInput(f"the run is ending ({self.ending}); launch a new one with z0= its z")
+
+    # -- chunks that come and go -----------------------------------------------------------------
+
+    def add(self, n: int, now: float) -> list[int]:
+        """So many more chunks, at a run that lives: their numbers. They count once they were surveyed."""
+        self._check_live()
+        if self.params.setup is not None:
+            try:
+                self._fits(self.params.setup.p, len(self.params.live) + n)
+            except RunFailed as error:
+                raise InvalidInput(str(error)) from None
+        ids = self.census.add(n, now)
+        self._recount()
+        return ids
+
+    def drop(self, chunks: Iterable[int]) -> None:
+        """These chunks leave the objective; what their runners still push is of an unknown chunk."""
+        self._check_live()
+        self.census.drop(chunks)
+        self._recount()
+
+    def refuse(self, chunk: int, why: str) -> bool:
+        """A chunk cannot be used; False where that must end the run, because it counts already."""
+        if self.over or chunk not in self.census.newcomers:
+            return False
+        self.census.refuse(chunk, why)
+        self._recount()
+        return True
+
+    def _recount(self) -> None:
+        """The objective is another: what was certified does not hold for it; z goes on from where it is."""
+        surveying = self.verifier.gather if self.state == "surveying" else None
+        self.verifier.void()
+        self.inferring.void()
+        self.verifier.gather = surveying
+        self.census.open()
+        self.stopping.restart()
+        self.state, self.reason, self.ended_at, self._rest_until = "surveying", "", None, np.inf
 
     def _log(self, now: float, certified: bool = False) -> None:
         self._logged_at = now

@@ -48,10 +48,18 @@ class Dispatch:
             if slot.lease is not None and slot.lease.runner.startswith(worker + "#"):
                 slot.lease = None
 
+    def recall(self, pending: Iterable[int]) -> None:
+        """End the leases for questions about an objective that was; surveys still ``pending`` go on."""
+        on = set(pending)
+        for i, slot in enumerate(self.slots):
+            lease = slot.lease
+            if lease is not None and lease.task is not Task.SOLVE and not (lease.task is Task.SURVEY and i in on):
+                slot.lease = None
+
     def nowhere(self) -> list[int]:
         """Chunks whose data no worker holds."""
         held = frozenset().union(*self.holders.values()) if self.holders else frozenset()
-        return [i for i, slot in enumerate(self.slots) if i not in held and not slot.empty]
+        return [i for i, slot in enumerate(self.slots) if i not in held and not slot.empty and not slot.gone]
 
     def choose(self, worker: str, wanted: Iterable[int], now: float) -> tuple[int | None, int | None]:
         """(the chunk to work on, the chunk to copy), of those wanted."""

@@ -25,7 +25,12 @@ def free_of(bound: Bound) -> np.ndarray:
 
 
 def open_directions(params: Parameters, hessian: Array) -> Undetermined | None:
-    """What this exact Hessian leaves undetermined; None where it determines all."""
+    """What this exact Hessian leaves undetermined; None where it determines all, or cannot tell.
+
+    A loss with straight stretches has no curvature there, and is not constant along them.
+    """
+    if not params.problem.curved:
+        return None
     free = free_of(params.bound)
     found = undetermined(hessian, free) if free.sum() > 1 else None
     return found if found is not None and found.basis.size else None
@@ -43,7 +48,8 @@ def notes(params: Parameters, found: Undetermined, names: tuple[str, ...] | None
     if found.empty:
         shown = listed(params, found.empty, names)
         out.append(f"without effect, because zero (or constant beside an intercept) in every row: {shown}: given as 0")
-    for group in found.groups:
+    known = set(params.problem.redundant(len(params.bound.mask)))
+    for group in (group for group in found.groups if group not in known):
         shown = listed(params, group, names)
         out.append(f"linearly dependent: {shown}: only their sum effect is determined; least-norm coefficients given")
     return out

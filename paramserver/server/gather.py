@@ -16,7 +16,17 @@ SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.VERIFY: {"f": (), "g": ("p",), "H": ("p", "p"), "reach": ("p",)},
     Task.CONJUGATE: {"fenchel": (), "f": ()},
     Task.LINE: {"values": ("t",)},
+    Task.INFER: {
+        "sums": ("any",),
+        "observed": ("p", "p"),
+        "expected": ("any",),
+        "meat": ("p", "p"),
+        "meat_precision": ("p", "p"),
+    },
+    Task.LIKELIHOOD: {"log_likelihood": ("any",)},
 }
+#: Tasks whose answers may be nan: a likelihood may overflow, or there be none.
+HONEST = (Task.INFER, Task.LIKELIHOOD)
 #: Steps of the line search, 1 … 2⁻²⁰.
 STEPS: Array = np.exp2(-np.arange(21, dtype=np.float64))
 
@@ -41,7 +51,7 @@ class Gather:
     number: int = 1
 
     def add(self, chunk: int, answer: Fields) -> bool:
-        """Sum an answer; False where this chunk's was not awaited."""
+        """Sum an answer (surveys are merged elsewhere); False where this chunk's was not awaited."""
         if chunk not in self.pending:
             return False
         self.pending.discard(chunk)
@@ -67,6 +77,8 @@ class Gather:
             want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)
             if value.shape != want or value.dtype != np.float64:
                 return "shape"
+            if self.task in HONEST:
+                continue
             finite = self.task is Task.SURVEY or (self.task is Task.VERIFY and name != "f")
             if np.isnan(value).any() or np.isneginf(value).any() or (finite and np.isinf(value).any()):
                 return "finite"

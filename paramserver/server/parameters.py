@@ -40,7 +40,8 @@ class Parameters:
     def __init__(self, spec: RunSpec, epoch: int, now: float) -> None:
         self.spec, self.rule = spec, spec.rule
         self.problem = spec.problem  #: in the data's units, once they were surveyed
-        self.survey: Array
+        self.survey: Array  #: of all chunks together
+        self.bound_by: Array  #: the survey that the problem was bound by, at the start
         self.slots = [Slot(served=now) for _ in range(spec.n_chunks)]
         self.published = Published(Version(epoch, 0), None, now)
         self.fresh: set[int] = set()  #: chunks that reported since z was made
@@ -62,18 +63,20 @@ class Parameters:
         if len(sizes) > 1:
             (p, a), (q, b) = list(sizes.items())[:2]
             raise BadData(f"chunks {a} and {b} differ in their number of columns: {p} and {q}")
-        self.survey = self._merged(slot for slot in self.slots if slot.survey is not None and not slot.empty)
-        return self.bind_problem(self.survey)
+        self._live = self._with_rows()
+        self.survey = self.merged(self._live)
+        if self.setup is None:
+            self.bind_problem(self.survey)
+        return NullModel.of(self.problem, self.problem.start(self.survey))
 
-    def bind_problem(self, survey: Array) -> NullModel:
-        """The problem in the data's units, and its null model as far as the survey tells it."""
-        self.problem = self.spec.problem.at(survey)
-        return NullModel.of(self.problem, self.problem.start(survey))
+    def bind_problem(self, survey: Array) -> None:
+        """The problem in the data's units; z keeps them while the run lives."""
+        self.bound_by, self.problem = survey, self.spec.problem.at(survey)
 
     def begin(self, start: Start, now: float) -> None:
         """The null model is known: publish z0."""
         spec, p = self.spec, len(start.z)
-        self._live = self.live
+        self._live = self._with_rows()
         self.setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic)
         self.bind(spec.penalty)
         self.state = self.rule.init(self.setup)
@@ -83,18 +86,39 @@ class Parameters:
             if z0.shape != (p,):
                 raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
             z = self.problem.inward(z0)
-        self._publish(z, now, self.version)
+        if not np.isfinite(self.bound.value(start.z)):  # bounds without 0: the null model is no anchor
+            self.state = self.rule.update(self.state, self.rule, {}, start.z)
+        self._publish(self.bound.project(z), now, self.version)
 
-    def _merged(self, slots: Iterable[Slot]) -> Array:
-        """The surveys of these slots as one."""
-        surveys = (slot.survey for slot in slots if slot.survey is not None)
+    def merged(self, chunks: Iterable[int]) -> Array:
+        """The surveys of these chunks as one."""
+        surveys = (survey for i in chunks if (survey := self.slots[i].survey) is not None)
         return reduce(self.problem.merge, surveys)
+
+    # -- chunks that come and go -----------------------------------------------------------------
+
+    def forget(self, chunk: int) -> None:
+        """This chunk is no more; its number stays taken."""
+        old = self.slots[chunk]
+        self.slots[chunk] = Slot(seq=old.seq, pushes=old.pushes, gone=True)
+        self.fresh.discard(chunk)
+        self._live = [i for i in self._live if i != chunk]
+
+    def recount(self, start: Start) -> None:
+        """Other chunks than before were `surveyed`; z stays where it is."""
+        assert self.setup is not None
+        assert self.z is not None
+        self.setup = self.setup._replace(n_chunks=len(self.live), rows=int(self.survey[0]), start=start)
+        slots = self.fields()
+        self.state = self.rule.recount(self.state, self.setup, slots, self.z)
+        self.fresh, self._whole, self._since_rebuild = set(slots), False, 0
 
     def bind(self, penalty: Penalty) -> None:
         """Use this penalty from now on."""
         assert self.setup is not None
         mask = np.asarray(self.problem.penalised(self.setup.p), bool)
         self.bound = Bound(penalty, mask)
+        self.bound.terms()  # settings for another number of columns are found now
 
     @property
     def z(self) -> Array | None:
@@ -110,8 +134,11 @@ class Parameters:
     def live(self) -> list[int]:
         """Chunks that have rows, as far as is known."""
         if self.setup is None:
-            return [i for i, slot in enumerate(self.slots) if not slot.empty]
+            return self._with_rows()
         return self._live
+
+    def _with_rows(self) -> list[int]:
+        return [i for i, slot in enumerate(self.slots) if not (slot.empty or slot.gone)]
 
     # -- pushes ----------------------------------------------------------------------------------
 
@@ -177,7 +204,7 @@ class Parameters:
         """
         if self._whole:
             return True
-        seen = [slot for slot in self.slots if slot.fields is not None]
+        seen = list(self.fields())
         # Chunks under lease may never answer: z does not wait for those.
         self._whole = len(seen) >= len(self.live) or not any(self.slots[i].lease is None for i in self.wanted())
         if self._whole or not seen:
@@ -185,14 +212,20 @@ class Parameters:
         assert self.setup is not None
         null = self.setup.start.objective / self.setup.rows
         try:
-            part = self.problem.start(self._merged(seen))
+            survey = self.merged(seen)
+            part = self.problem.start(survey)
         except BadData:  # of one class, say
             return False
-        return bool(abs(part.objective / sum(slot.rows for slot in seen) - null) <= ALIKE * null)
+        return bool(abs(part.objective / int(survey[0]) - null) <= ALIKE * null)
 
     def wanted(self) -> list[int]:
         """Chunks whose next local step would be news: not those that answered at this version."""
         return [i for i in self.live if i not in self.fresh and self._has_news(self.slots[i])]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is wanted: every chunk has answered at this version, or is settled."""
+        return not any(i not in self.fresh and self._has_news(self.slots[i]) for i in self.live)
 
     def _has_news(self, slot: Slot) -> bool:
         if slot.version == self.version:
@@ -227,14 +260,18 @@ class Parameters:
         z.setflags(write=False)
         self.published = Published(version, z, now)
 
-    def update(self, penalty: Penalty | None, rule: Consensus) -> None:
+    def update(self, penalty: Penalty | None, rule: Consensus, now: float) -> None:
         """New settings on a live run."""
         assert self.z is not None
         slots = self.fields()
-        self.state = rule.update(self.state, self.rule, slots, self.z)  # first: it may refuse
+        if penalty is not None:
+            Bound(penalty, self.bound.mask).terms()  # these first: they may refuse
+        self.state = rule.update(self.state, self.rule, slots, self.z)
         self.rule = rule
         if penalty is not None:
             self.bind(penalty)
+            if not np.isfinite(self.bound.value(self.z)):
+                self.jump(self.bound.project(self.z), now)
         for i, fields in slots.items():
             self.slots[i].fields = fields
         self.fresh.update(self.live)

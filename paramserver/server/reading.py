@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paramserver.errors import InvalidInput
+from paramserver.messages import Array
 from paramserver.server.core import Core
 from paramserver.views import ChunkValue, Params, Result, Status
 
@@ -46,13 +47,13 @@ def status(core: Core, now: float, runners: dict[str, int], server: str) -> Stat
         objective=core.objective,
         verified=core.verifier.verified,
         residuals=core.residuals,
-        n_chunks=len(p.slots),
+        n_chunks=sum(not slot.gone for slot in p.slots),
         n_rows=sum(slot.rows for slot in p.slots),
         n_features=0 if p.z is None else _n_features(core),
         pushes=core.record.pushes,
         refused=core.record.refused,
         staleness=core.record.staleness(),
-        chunk_age={i: max(end - slot.served, 0.0) for i, slot in enumerate(p.slots) if not slot.empty},
+        chunk_age={i: max(end - slot.served, 0.0) for i, slot in enumerate(p.slots) if not (slot.empty or slot.gone)},
         runners=runners,
         server=server,
         epoch=core.epoch,
@@ -96,17 +97,19 @@ def result(core: Core) -> Result | None:
         n_refused=sum(core.record.refused.values()),
         n_rows=sum(slot.rows for slot in p.slots),
         n_features=_n_features(core),
-        n_chunks=len(p.slots),
+        n_chunks=sum(not slot.gone for slot in p.slots),
         version=p.version,
         seconds=(core.started if core.ended_at is None else core.ended_at) - core.started,
         consensus=repr(p.rule),
-        penalty=repr(p.bound.penalty),
+        penalty=_penalty(core),
         history=core.record.history(),
         name=spec.name,
         feature_names=spec.feature_names,
         standard_errors=float(np.sqrt(2 * max(gap, 0.0))),
         notes=tuple(core.notes),
-        pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots)},
+        inference=core.inferring.found,
+        no_inference=core.inferring.why_not,
+        pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots) if not slot.gone},
     )
 
 
@@ -115,6 +118,8 @@ def values(core: Core, what: str, chunk: int | None) -> list[ChunkValue]:
     slots = core.params.slots
     if chunk is not None and not 0 <= chunk < len(slots):
         raise InvalidInput(f"there is no chunk {chunk}: the run has chunks 0 to {len(slots) - 1}")
+    if chunk is not None and slots[chunk].gone:
+        raise InvalidInput(f"there is no chunk {chunk} any more: it was dropped")
     units = core.params.problem.outward if what == "local" else core.params.problem.outward_dual
     out = []
     for i in range(len(slots)) if chunk is None else (chunk,):
@@ -123,6 +128,23 @@ def values(core: Core, what: str, chunk: int | None) -> list[ChunkValue]:
             value = np.array(getattr(core.params.rule, what)(fields), dtype=np.float64)
             out.append(ChunkValue(i, version, units(value)))
     return out
+
+
+def slope(core: Core) -> Array | None:
+    """Σ y_i over the penalised coordinates, in the units that the penalty acts in; None before there is a z."""
+    p = core.params
+    if p.z is None:
+        return None
+    total = sum((p.rule.dual(fields) for fields in p.fields().values()), np.zeros_like(p.z))
+    out: Array = total[p.bound.mask]
+    return out
+
+
+def _penalty(core: Core) -> str:
+    """The penalty, and of what."""
+    p = core.params
+    of = " of sd·w (standardize=True)" if getattr(p.problem, "standardize", False) and p.bound.mask.any() else ""
+    return f"{p.bound.penalty!r}{of}"
 
 
 def _n_features(core: Core) -> int:

@@ -36,6 +36,7 @@ class Slot:
     lease: Lease | None = None
     grace: float = 1.0
     times: dict[Task, float] = field(default_factory=dict)
+    gone: bool = False  #: dropped; its number is not given again
 
     @property
     def rows(self) -> int:
@@ -45,6 +46,11 @@ class Slot:
     def empty(self) -> bool:
         """Surveyed, and without rows: skipped from then on."""
         return self.survey is not None and self.rows == 0
+
+    @property
+    def unread(self) -> bool:
+        """There, and not surveyed yet."""
+        return self.survey is None and not self.gone
 
     def leased(self, now: float) -> bool:
         """Whether some runner is at it, within its time."""

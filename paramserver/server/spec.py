@@ -34,6 +34,7 @@ class RunSpec:
     max_pushes: int | None = None
     keep: bool = False
     feature_names: tuple[str, ...] | None = None
+    inference: bool | None = False  #: None: where `summary` can be had and p is not large
     patience: float = 0.25  #: shortest lease/4 and shortest wait before a chunk is copied, seconds
     silence: float = 30.0  #: a verification waits so long for a chunk, or 5 times the slowest step
 
@@ -44,6 +45,8 @@ class RunSpec:
             value = getattr(self, what)
             if value is not None and not value > 0:
                 raise InvalidInput(f"{what} must be None or > 0, got {value!r}")
+        if self.inference not in (None, True, False):
+            raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
         if self.until is not None and not callable(self.until):
             raise InvalidInput(f"until must be a callable of Status, got {self.until!r}")
 

@@ -33,6 +33,11 @@ class Stopping:
     superlinear: bool = False  #: the rule's steps are Newton's
     _trail: deque[tuple[float, float]] = field(default_factory=deque)
 
+    def restart(self) -> None:
+        """Another objective or tolerance: forget how far the old one had come."""
+        self.best = self.best_gap = self.best_objective = np.inf
+        self.failures = 0
+
     def passes(self, gap_absolute: float) -> bool:
         """Whether a certified gap ends the run."""
         if gap_absolute > self.allowed():

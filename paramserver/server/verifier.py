@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,7 +38,7 @@ class Verifier:
     _looks: int = 0  #: verifications in a row that saw some, moving on and on
     _moved: float = 0.0
     _stuck: bool = False
-    _asked: int = 1  #: gathers begun; the survey was the first
+    _asked: int = 0  #: gathers begun
     _line: Line | None = field(default=None, repr=False)
     _searching: Line | None = field(default=None, repr=False)
 
@@ -47,10 +48,20 @@ class Verifier:
         """Freeze z and ask every chunk for exact value, gradient and Hessian."""
         self.ask(Task.VERIFY, self.params.z, {}, limit)
 
-    def ask(self, task: Task, z: Array | None, fields: Fields, limit: float) -> None:
-        """Put a question to every chunk that has rows."""
+    def ask(
+        self, task: Task, z: Array | None, fields: Fields, limit: float, chunks: Iterable[int] | None = None
+    ) -> None:
+        """Put a question to these chunks; by default to every one that has rows."""
         self._asked += 1
-        self.gather = Gather(task, z, set(self.params.live), limit, fields, number=self._asked)
+        pending = set(self.params.live if chunks is None else chunks)
+        self.gather = Gather(task, z, pending, limit, fields, number=self._asked)
+
+    def void(self) -> None:
+        """The objective is another one: nothing that was found of the old one holds, and no question about it."""
+        self.gather = self.verified = self.hessian = None
+        self._model = self._rest = self._line = self._searching = None
+        self.runaway, self._looks, self._moved, self.estimate = (), 0, 0.0, np.inf
+        self._passed = self._stuck = False
 
     def fields(self, chunk: int) -> Fields:
         """What a runner needs for this gather, beside z."""
@@ -232,11 +243,12 @@ class Verifier:
         """The best step from the anchor becomes z; it is verified in turn."""
         line = self._searching
         assert line is not None
-        penalty = np.array([self.params.bound.value(line.z + t * line.step) for t in STEPS])
+        points = [self.params.bound.project(line.z + t * line.step) for t in STEPS]  # a bound missed by rounding is met
+        penalty = np.array([self.params.bound.value(point) for point in points])
         values = gather.total["values"] + penalty
         enough = values <= line.objective - 1e-4 * STEPS * line.decrease
-        t = float(STEPS[int(np.argmin(values))]) if enough.any() else 0.0
-        self.params.jump(line.z + t * line.step, now)
-        self._stuck = t == 0.0  # back at the anchor: certify it, and that is all there is
+        z = points[int(np.argmin(values))] if enough.any() else line.z
+        self.params.jump(z, now)
+        self._stuck = not enough.any()  # back at the anchor: certify it, and that is all there is
         self.begin(limit)
         return "asking"

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import cloudpickle
 from distributed import Client, Future
 from distributed.security import Security
 
-from paramserver.errors import ChunkLost, ParamServerError, RunFailed, ServerLost, StepFailed
+from paramserver.errors import CallTimeout, ChunkLost, InvalidInput, ParamServerError, RunFailed, ServerLost, StepFailed
 from paramserver.server.actor import Server
 from paramserver.server.handle import Handle
 from paramserver.supervisor.record import RunRecord
@@ -64,7 +64,10 @@ class Keeper:
 
     async def hold(self, record: RunRecord) -> None:
         """Hold the run's keys; their graph may still be under way on the client's stream."""
-        keys = record.data
+        await self._hold(record, _data(record.keys.values()))
+        record.held = True
+
+    async def _hold(self, record: RunRecord, keys: set[Any]) -> None:
         limit = time.monotonic() + KEYS_LIMIT
         while not all(key in self.scheduler.tasks for key in keys):
             if time.monotonic() > limit:
@@ -75,7 +78,35 @@ class Keeper:
                 )
             await asyncio.sleep(0.005)
         self.scheduler.client_desires_keys(list(keys), record.holder)
-        record.held = True
+
+    async def add(
+        self, record: RunRecord, keys: list[tuple[Any, ...]], columns: int | None, names: tuple[str, ...] | None
+    ) -> list[int]:
+        """More chunks: held as a launch holds its own, then the server's."""
+        limit = time.monotonic() + KEYS_LIMIT
+        while record.live and record.handle is None and time.monotonic() < limit:
+            await asyncio.sleep(0.02)
+        if record.handle is None or not record.live:
+            raise InvalidInput(f"run {record.name!r} has no server yet: it waits {self.waits_for(record)}")
+        await self._hold(record, _data(keys))
+        try:
+            ids: list[int] = await self.ask(record, "add", keys, columns, names, timeout=60.0)
+        except ParamServerError as error:
+            if not isinstance(error, CallTimeout):  # then they may have been taken all the same
+                self._let_go(record, _data(keys))
+            raise
+        record.keys.update(zip(ids, keys, strict=True))
+        return ids
+
+    def _let_go(self, record: RunRecord, keys: set[Any]) -> None:
+        """Release these keys, as far as no chunk of the run has them."""
+        self.scheduler.client_releases_keys(list(keys - _data(record.keys.values())), record.holder)
+
+    def _cross_off(self, record: RunRecord, there: frozenset[int], asked: set[int]) -> None:
+        """Chunks that left since: the server has them no more."""
+        left = [record.keys.pop(chunk) for chunk in asked - there if chunk in record.keys]
+        if left:
+            self._let_go(record, _data(left))
 
     def release(self, record: RunRecord) -> None:
         """Let go of the run's data, runners and server; a future out of scope is released."""
@@ -85,24 +116,34 @@ class Keeper:
         record.actor = None
         record.blob = b""
         if record.holder in self.scheduler.clients:
-            self.scheduler.client_releases_keys(list(record.data), record.holder)
+            self.scheduler.client_releases_keys(list(_data(record.keys.values())), record.holder)
             self.scheduler.clients.pop(record.holder, None)
 
-    def _check_chunks(self, record: RunRecord) -> None:
-        for i, parts in enumerate(record.keys):
-            for key in (key for key in parts if key is not None):
-                task = self.scheduler.tasks.get(key)
-                if task is None or task.state == "forgotten":
-                    self.fail(record, ChunkLost(
-                        f"chunk {i} is gone: the worker that held it left and it cannot be computed again "
-                        "(scattered data?); pass lazy or persisted collections instead"
-                    ))  # fmt: skip
-                elif task.state == "erred":
-                    why = (task.exception_blame or task).exception_text or "its task failed"
-                    self.fail(record, ChunkLost(f"chunk {i} cannot be computed: {why}"))
-                else:
-                    continue
-                return
+    async def _check_chunks(self, record: RunRecord) -> None:
+        """A chunk that cannot be had ends the run, unless it was added and does not count yet."""
+        for i, parts in list(record.keys.items()):
+            why = self._lost(i, parts)
+            if why and not (record.handle is not None and await self._refused(record, i, why)):
+                return self.fail(record, ChunkLost(why))
+
+    def _lost(self, chunk: int, parts: tuple[Any, ...]) -> str:
+        for key in (key for key in parts if key is not None):
+            task = self.scheduler.tasks.get(key)
+            if task is None or task.state == "forgotten":
+                return (
+                    f"chunk {chunk} is gone: the worker that held it left and it cannot be computed again "
+                    "(scattered data?); pass lazy or persisted collections instead"
+                )
+            if task.state == "erred":
+                why = (task.exception_blame or task).exception_text or "its task failed"
+                return f"chunk {chunk} cannot be computed: {why}"
+        return ""
+
+    async def _refused(self, record: RunRecord, chunk: int, why: str) -> bool:
+        """Whether its server goes on without this chunk; where it does not answer, the next look asks again."""
+        with contextlib.suppress(ParamServerError):
+            return bool(await self.ask(record, "refuse", chunk, why, timeout=5.0))
+        return True
 
     # -- the server ------------------------------------------------------------------------------
 
@@ -236,14 +277,15 @@ class Keeper:
         """One look at one live run: single events may be missed."""
         if not record.held:
             return  # being launched: its graph may take the scheduler seconds to read
-        self._check_chunks(record)
+        await self._check_chunks(record)
         if record.handle is None or not record.live:
             return
         if record.handle.address not in self.scheduler.workers:
             self.lost_server(record)
             return
         try:
-            await self.ask(record, "ping", timeout=2.0)
+            asked = set(record.keys)
+            self._cross_off(record, await self.ask(record, "ping", timeout=2.0), asked)
             record.heard = time.monotonic()
         except ParamServerError as error:
             if record.live and time.monotonic() - record.heard > SILENCE:
@@ -251,6 +293,11 @@ class Keeper:
             return
         if record.live:
             await self.start_runners(record)
+
+
+def _data(chunks: Iterable[tuple[Any, ...]]) -> set[Any]:
+    """The keys of all parts of these chunks."""
+    return {key for parts in chunks for key in parts if key is not None}
 
 
 def _as_failure(record: RunRecord, error: Exception) -> ParamServerError:

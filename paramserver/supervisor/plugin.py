@@ -59,6 +59,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         calls: dict[str, Callable[..., Any]] = {
             "claim": self.claim, "find": self.find, "list": self.listing, "wait": self.wait,
             "stop": self.stop, "forget": self.forget, "ended": self.ended, "resumed": self.resumed,
+            "add": self.add,
         }  # fmt: skip
         try:
             return {"status": "OK", "result": await calls[do](**arguments)}
@@ -72,7 +73,8 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         old = self.runs.get(name)
         if old is not None and old.live:
             raise NameTaken(f"a run named {name!r} is already running: stop it, or choose another name")
-        record = self.runs[name] = RunRecord(name, run_id, pickle.loads(keys), blob, runners_per_worker)
+        chunks = dict(enumerate(pickle.loads(keys)))
+        record = self.runs[name] = RunRecord(name, run_id, chunks, blob, runners_per_worker)
         try:
             await self.keeper.hold(record)
         except BaseException:
@@ -134,6 +136,15 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             return
         await self.keeper.ask(record, "stop", verify, timeout=60.0)
 
+    async def add(
+        self, name: str, run_id: str, keys: bytes, columns: int | None, names: tuple[str, ...] | None
+    ) -> list[int]:
+        """More chunks for a live run: held, then told to its server; their numbers."""
+        record = self._find(name)
+        if record.run_id != run_id or not record.live:
+            raise InvalidInput(f"run {name!r} is over: launch a new one with z0= its z")
+        return await self.keeper.add(record, pickle.loads(keys), columns, names)
+
     async def forget(self, name: str) -> None:
         """Drop a finished run's result."""
         record = self._find(name)
@@ -144,11 +155,11 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             self.keeper.end(record, "finished", record.reason)
         self.runs.pop(name, None)
 
-    async def ended(self, run_id: str, epoch: int, state: str, reason: str, outcome: bytes) -> None:
+    async def ended(self, run_id: str, epoch: int, turn: int, state: str, reason: str, outcome: bytes) -> None:
         """The server says that its run is over, or (a kept one) converged."""
         for record in list(self.runs.values()):
-            if (record.run_id, record.epoch) != (run_id, epoch) or not record.live:
-                continue
+            if (record.run_id, record.epoch) != (run_id, epoch) or not record.live or turn < record.turn:
+                continue  # what was announced before a change may arrive after it
             record.outcome, record.reason = outcome, reason
             if state == "converged":
                 record.state = state
@@ -156,10 +167,13 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             else:
                 self.keeper.end(record, state, reason)
 
-    async def resumed(self, run_id: str, epoch: int) -> None:
-        """A kept run goes on, after an update."""
+    async def resumed(self, run_id: str, epoch: int, turn: int) -> None:
+        """A kept run goes on, after an update or with other chunks."""
         for record in self.runs.values():
-            if (record.run_id, record.epoch) == (run_id, epoch) and record.state == "converged":
+            if (record.run_id, record.epoch) != (run_id, epoch):
+                continue
+            record.turn = max(record.turn, turn)
+            if record.state == "converged":
                 record.state, record.outcome, record.reason = "live", None, ""
                 record.over.clear()
 

@@ -18,13 +18,14 @@ class RunRecord:
 
     name: str
     run_id: str
-    keys: list[tuple[Any, ...]]
+    keys: dict[int, tuple[Any, ...]]  #: of each chunk's parts
     blob: bytes
     runners_per_worker: int | None
     state: str = "waiting"  #: "waiting" for a worker, "live", "converged" (kept), "finished", "failed"
     reason: str = ""
     outcome: bytes | None = None  #: pickled (Result or error, last Status), once over
     epoch: int = 1
+    turn: int = 0  #: the server's last change that was heard of
     created: float = field(default_factory=time.time)
     ended: float = 0.0
     held: bool = False  #: the chunks' keys arrived, and are kept
@@ -40,11 +41,6 @@ class RunRecord:
     def holder(self) -> str:
         """The name under which the scheduler keeps the run's data."""
         return f"paramserver-{self.run_id}"
-
-    @property
-    def data(self) -> set[Any]:
-        """The keys of all chunks' parts."""
-        return {key for parts in self.keys for key in parts if key is not None}
 
     @property
     def live(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from distributed import Client
 
 import paramserver as ps
@@ -107,6 +108,23 @@ def test_a_report_for_people(client: Client, csv: Any) -> None:
     for text in ("strongest of 6 coefficients", "group=up", "F − F* ≤", "duality gap", "1,000", "converged"):
         assert text in out.stdout
     ps.forget("part-0", client=client)
+
+
+def test_a_table_of_standard_errors(client: Client, csv: Any) -> None:
+    path, frame = csv
+    of = ["--target", "late", "--scheduler", client.scheduler.address, "--name", "table"]
+    out = cli("fit", str(path / "*.csv"), *of, "--penalty", "none", "--summary", "--tol", "1e-12")
+    assert out.returncode == 0, out.stderr
+    rows = {words[0]: words[1:] for words in map(str.split, out.stdout.splitlines()) if len(words) == 7}
+    theirs = sm.Logit(frame.late, sm.add_constant(frame[list("abcd")].assign(up=frame.group == "up").astype(float)))
+    for name, error in theirs.fit(disp=0).bse[list("abcd")].items():
+        assert float(rows[name][1]) == pytest.approx(error, rel=1e-4)
+    assert rows["group=up"][1] == "nan"
+    assert "do not determine group=down, group=up, intercept" in out.stdout
+    ps.forget("table", client=client)
+    out = cli("fit", str(path / "*.csv"), *of, "--summary")
+    assert out.returncode == 2
+    assert "a penalised fit does not define standard errors" in out.stderr
 
 
 def test_a_live_run_from_other_processes(client: Client, csv: Any, tmp_path: Path) -> None:

@@ -131,6 +131,18 @@ def test_an_offset_in_every_form(client: Any, beside: Any, form: str) -> None:
     same(fit(client, given.pop("X"), given.pop("y", Y), **given), beside)
 
 
+def test_an_offset_of_a_margin_a_class(client: Any) -> None:
+    labels = np.arange(N) % 3
+    offset = np.random.default_rng(7).normal(size=(N, 3))
+    results = [
+        ps.fit(ps.Multinomial(), data, labels, offset=beside, penalty=PENALTY, tol=1e-16, client=client)
+        for data, beside in [(X, offset), (CSR, in_chunks(offset).rechunk((500, 2))), (in_chunks(X), in_chunks(offset))]
+    ]
+    for result in results[1:]:
+        np.testing.assert_allclose(result.z, results[0].z, rtol=1e-7, atol=1e-7)
+    assert abs(results[0].z).max() > 0.01
+
+
 @pytest.mark.parametrize("kind", ["memory", "dask", "futures", "tuples"])
 def test_an_offset_without_weights(client: Any, kind: str) -> None:
     exact = fit(client, X, Y, offset=OFFSET, sample_weight=np.ones(N))

@@ -182,7 +182,18 @@ def test_inexact_consensus_step_is_charged(problem, penalty, layout, size, monke
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-6, 0.3])
-@pytest.mark.parametrize("penalty", [L2(0.5), ElasticNet(1.0, 0.5)], ids=repr)
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        L2(0.5),
+        ElasticNet(1.0, 0.5),
+        Box(-0.3, 0.4),
+        Box(-0.3, 0.4, 1.0, 1.0),
+        Box(0.0, np.inf, 1.0, 0.5),
+        GroupL1(3, 2.0),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("problem", [Logistic(), LeastSquares()], ids=repr)
 def test_more_columns_than_rows(problem, penalty, size, monkeypatch):
     """The Hessian is singular: an error of z⁺ in its null space cannot be shifted away, and is charged all the same."""
@@ -197,6 +208,18 @@ def test_more_columns_than_rows(problem, penalty, size, monkeypatch):
         for point, gap in ((z, it.certify(z)), it.certify_ahead(z)):
             true = float(it.F(point) - it.least)
             assert gap >= true * (1 - 1e-7) - 1e-16 * it.start.objective, (gap, true)
+
+
+@pytest.mark.parametrize("penalty", [Box(0.5, 1.0), Box(-2.0, -1.0, 1.0, 0.5)], ids=repr)
+def test_outside_the_bounds_the_certificate_is_infinite(penalty):
+    """The null model lies outside: numbers that say so, and a z⁺ that lies inside."""
+    it = Case(Logistic(), penalty, "plain")
+    model = model_at(it.start.z, *it.exact(it.start.z), it.R)
+    assert model.objective == model.bregman == model.decrease == model.gap(0.0) == np.inf
+    assert np.isfinite([model.bend, model.charge, it.R.value(model.z_plus)]).all()
+    inside = it.R.project(it.start.z)
+    model = model_at(inside, *it.exact(inside), it.R)
+    assert np.isfinite([model.objective, model.bregman, model.decrease]).all()
 
 
 def test_an_unpenalised_column_without_rows_costs_nothing():

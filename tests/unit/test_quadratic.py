@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
-from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty, Penalty
+from paramserver.penalties import L1, L2, Bound, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
 from paramserver.quadratic import Factor, minimise, scale_of
 from paramserver.quadratic.accelerated import accelerated
 from paramserver.quadratic.active_set import active_set
@@ -41,11 +42,12 @@ def coordinate_descent(B, c, R: Bound, ref, sweeps=3000):
     return w
 
 
-def distance_from_optimal(B, c, R: Bound, ref, w) -> float:
+def distance_from_optimal(B, c, R: Bound, ref, w, start=0.0) -> float:
     """The optimality condition's residual, each coordinate relative to the forces that cancel in it."""
     slope = B @ (w - ref) - c
-    forces = np.abs(B) @ (np.abs(w) + np.abs(ref)) + np.abs(c) + 1e-300
-    return float((np.abs(slope + R.subgradient(w, -slope)) / forces).max())
+    subgradient = R.subgradient(w, -slope)
+    forces = np.abs(B) @ (np.abs(w) + np.abs(ref) + np.abs(start)) + np.abs(c) + np.abs(subgradient) + 1e-300
+    return float((np.abs(slope + subgradient) / forces).max())
 
 
 def problem(seed: int, d: int, rank: int, scaled: bool, rows: int = 0):
@@ -232,3 +234,114 @@ def test_factor_refines():
     B, _, rng = problem(9, 20, 20, scaled=True)
     x = rng.standard_normal(20) * scale_of(B)
     np.testing.assert_allclose(Factor(B).solve(B @ x) / scale_of(B), x / scale_of(B), rtol=1e-9, atol=1e-10)
+
+
+# -- bounds, factors and groups ------------------------------------------------------------------
+
+
+def _factors(rng, n):
+    return rng.choice([0.0, 0.1, 1.0, 10.0], n)
+
+
+def _box(rng, d, scale, *net):
+    """Bounds about points that need not be 0; some equal, some infinite."""
+    middle, reach = rng.standard_normal(d) * scale, scale * rng.choice([0.0, 0.3, 3.0], (2, d))
+    reach[rng.random((2, d)) < 0.3] = np.inf
+    return Box(middle - reach[0], middle + reach[1], *net)
+
+
+def _groups(rng, d, force):
+    cut = np.sort(rng.choice(d + 1, min(d, 4), replace=False))
+    groups = [list(part) for part in np.split(rng.permutation(d), cut)[1:] if len(part)]  # the first part is free
+    return GroupL1(groups or [[0]], 0.3 * force, _factors(rng, len(groups or [0])) if rng.random() < 0.5 else None)
+
+
+FORMS = {
+    "l1, factors": lambda rng, d, force, scale: L1(0.1 * force, _factors(rng, d)),
+    "l2, factors": lambda rng, d, force, scale: L2(0.3, _factors(rng, d)),
+    "elastic net, factors": lambda rng, d, force, scale: ElasticNet(0.2 * force, 0.5, _factors(rng, d)),
+    "box": lambda rng, d, force, scale: _box(rng, d, scale),
+    "box, l1": lambda rng, d, force, scale: _box(rng, d, scale, 0.2 * force, 0.7, _factors(rng, d)),
+    "nonnegative": lambda rng, d, force, scale: NonNegative(),
+    "nonnegative, l1": lambda rng, d, force, scale: NonNegative(0.2 * force, 1.0),
+    "groups": lambda rng, d, force, scale: _groups(rng, d, force),
+    "strong groups": lambda rng, d, force, scale: _groups(rng, d, 5 * force),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("d", "rank", "scaled"), [
+    (1, 1, False), (2, 1, False), (7, 7, False), (7, 7, True), (30, 30, False), (30, 12, False), (30, 12, True),
+    (80, 80, True),
+])  # fmt: skip
+@pytest.mark.parametrize("seed", range(3))
+def test_optimality_condition_holds_to_rounding(d, rank, scaled, form, seed):
+    """From zero, from a random start, from one on the bounds and from the solution itself."""
+    B, c, rng = problem(1000 * seed + d + rank, d, rank, scaled)
+    R = Bound(FORMS[form](rng, d, float(np.median(np.abs(c))), scale_of(B)), np.ones(d, bool))
+    zero, ref = np.zeros(d), np.zeros(d)
+    w = minimise(B, c, R, ref, zero)
+    assert distance_from_optimal(B, c, R, ref, w) < 1e-11
+    value = objective(B, c, R, ref, w)
+    fall = abs(objective(B, c, R, ref, R.project(zero)) - value) + abs(value)
+    far = rng.standard_normal(d) * scale_of(B)
+    for start in (far, R.project(-10 * far), w):
+        again = minimise(B, c, R, ref, start)
+        assert distance_from_optimal(B, c, R, ref, again, start) < 1e-11
+        assert abs(objective(B, c, R, ref, again) - value) <= 1e-10 * fall
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_agree_with_lbfgsb(seed):
+    B, c, rng = problem(seed, 15, 15, scaled=False)
+    R = Bound(_box(rng, 15, 1.0, 3.0, 0.0), np.ones(15, bool))
+    terms = R.terms()
+    w = minimise(B, c, R, np.zeros(15), np.zeros(15))
+    H = B + np.diag(terms.l2)
+    other = minimize(
+        lambda x: (0.5 * x @ H @ x - c @ x, H @ x - c), terms.project(np.zeros(15)), jac=True, method="L-BFGS-B",
+        bounds=list(zip(terms.lower, terms.upper, strict=True)),
+        options={"maxiter": 5000, "ftol": 1e-16, "gtol": 1e-10},
+    )  # fmt: skip
+    np.testing.assert_allclose(w, other.x, atol=1e-6)
+    assert R.value(w) < np.inf
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_known_forms_agree_with_their_prox_alone(form, seed):
+    B, c, rng = problem(seed, 20, 20, scaled=False)
+    mask = np.arange(21)[:-1] != 19
+    R = Bound(FORMS[form](rng, 19, float(np.median(np.abs(c))), np.ones(19)), mask)
+    start = np.zeros(20)
+    w = minimise(B, c, R, start, start)
+    np.testing.assert_allclose(minimise(B, c, Bound(Unnamed(R.penalty), mask), start, start), w, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_diagonal_metric_of_known_forms(form):
+    rng = np.random.default_rng(3)
+    B, c, ref = 10.0 ** rng.uniform(-3, 3, 9), rng.standard_normal(9) * 5, rng.standard_normal(9)
+    R = Bound(FORMS[form](rng, 9, 2.0, np.ones(9)), np.ones(9, bool))
+    w = minimise(B, c, R, ref, ref)
+    np.testing.assert_allclose(w, minimise(np.diag(B), c, R, ref, np.zeros(9)), rtol=1e-9, atol=1e-12)
+
+
+def test_penalty_that_ties_coordinates_gets_one_step_a_block():
+    """‖w‖ known by its prox alone, for which unequal steps are wrong, against the same norm as a group."""
+    B, c, _ = problem(6, 8, 8, scaled=False)
+    B, c = B * np.outer(*[np.arange(1.0, 9)] * 2), c * np.arange(1.0, 9)
+    known = GroupL1(8, 5.0)
+
+    class Tied(Unnamed):
+        def prox(self, v, steps):
+            assert (steps == steps[0]).all()
+            return self.inner.prox(v, steps)
+
+        def blocks(self, d):
+            return np.zeros(d, int)
+
+    mask, zero = np.ones(8, bool), np.zeros(8)
+    for metric in (B, np.diag(B)):
+        w = minimise(metric, c, Bound(known, mask), zero, zero)
+        np.testing.assert_allclose(minimise(metric, c, Bound(Tied(known), mask), zero, zero), w, atol=1e-7)

@@ -143,6 +143,7 @@ def test_standardize_does_not_see_units(scale):
     one = fit(ps.Logistic(standardize=True), X, y, sample_weight=weight, penalty=ps.L1(5.0), tol=1e-12)
     other = fit(ps.Logistic(standardize=True), X * [scale, 1, 1] + [0, 5, 0], y, sample_weight=weight,
                 penalty=ps.L1(5.0), tol=1e-12)  # fmt: skip
+    assert "sd·w" in one.penalty
     assert one.objective == pytest.approx(other.objective, rel=1e-11)
     np.testing.assert_allclose(one.coef_, other.coef_ * [scale, 1, 1], rtol=1e-5, atol=1e-8)
     sd = np.sqrt(np.average((X - np.average(X, axis=0, weights=weight)) ** 2, axis=0, weights=weight))

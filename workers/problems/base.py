@@ -29,6 +29,8 @@ CAPABILITIES = {
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
     "without": "without(data, z, step, small) -> data less the rows that step moves far, or whose loss is small",
     "reach": "reach(data) -> (p,) largest |X_jk| of each column",
+    "moments": "moments(data, z) -> Moments: what standard errors are made of, summed over the rows",
+    "log_likelihood": "log_likelihood(data, z, dispersions) -> (2,), by both meanings of weights",
 }
 
 
@@ -65,6 +67,8 @@ class Problem(ABC):
 
     #: The Hessian is the same at every z.
     quadratic: ClassVar[bool] = False
+    #: Losses bend everywhere: along a null direction of the Hessian, at any one z, they are constant.
+    curved: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, *parts: Any) -> Any:
@@ -96,6 +100,10 @@ class Problem(ABC):
     def penalised(self, p: int) -> np.ndarray:
         """Mask (p,) of the coordinates that the penalty acts on."""
         return np.ones(p, bool)
+
+    def redundant(self, p: int) -> list[tuple[int, ...]]:
+        """Groups of coordinates to which a constant may be added, whatever the data: nothing to report."""
+        return []
 
     def unpack(self, z: Array) -> tuple[Any, Any]:
         """z → (coef_, intercept_)."""

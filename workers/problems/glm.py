@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from paramserver.messages import Array
 from paramserver.workers.design import Design, as_design
 from paramserver.workers.problems.base import Evaluation, Null, Problem, Start
 from paramserver.workers.problems.columns import column, offsets
+from paramserver.workers.problems.moments import Family
 from paramserver.workers.problems.units import Columns, Units
 
 LARGEST = 1e200  #: losses beyond count as infinite: products with their derivatives would overflow
@@ -59,7 +60,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class GLM(Problem):
+class GLM(Family, Problem):
     """Σ weight·loss(xᵀw + b + offset, y); z = (w, b) with the intercept b last, where there is one.
 
     Parameters
@@ -71,6 +72,8 @@ class GLM(Problem):
         deviation: the objective is Σ weight·loss + R(sd·w). Coefficients are reported in the
         data's own units all the same.
     """
+
+    curved: ClassVar[bool] = True
 
     fit_intercept: bool = field(default=True, kw_only=True)
     standardize: bool = field(default=False, kw_only=True)

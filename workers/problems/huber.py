@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from paramserver.workers.problems.sketch import points, pooled, sketch
 
 class Clipped(GLM):
     """Losses of t = m − y with ℓ' = s = clip(t/eps, lo, hi) and ℓ = s·t − eps·s²/2, lo < 0 < hi."""
+
+    curved: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ class LeastSquares(GLM):
     """Linear regression with Gaussian losses ½(y − m)². Settings: see `GLM`."""
 
     quadratic: ClassVar[bool] = True
+    dispersion: ClassVar[float | None] = float("nan")
 
     def rows(self, margins: Array, y: Array) -> Rows:
         left = margins - y
@@ -25,6 +26,16 @@ class LeastSquares(GLM):
     def fenchel_bound(self, bend: float, reach: float) -> float:
         """Exactly ½ΔᵀHΔ, whatever the step."""
         return 0.5 * bend
+
+    def pearson_rows(self, margins: Array, y: Array) -> Array:
+        return (y - margins) ** 2
+
+    def log_density(self, margins: Array, y: Array, weight: Array, dispersion: float) -> Array:
+        return -0.5 * (weight * (y - margins) ** 2 / dispersion + np.log(2 * np.pi * dispersion / weight))
+
+    def likely_dispersion(self, pearson: float, n: float, df_resid: float) -> float:
+        """The likelihood's own maximum, as is usual for this family alone."""
+        return pearson / n if n > 0 else float("nan")
 
     def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
         """[Σw, weighted mean of y − offset, weighted sum of squares about it]."""

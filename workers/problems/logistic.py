@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from scipy.special import xlog1py
 
@@ -13,6 +15,8 @@ from paramserver.workers.problems.labels import Binary
 
 class Logistic(Binary):
     """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool. Settings: see `GLM`."""
+
+    dispersion: ClassVar[float | None] = 1.0
 
     def rows(self, margins: Array, y: Array) -> Rows:
         # In terms of t = ∓m, so that neither tail overflows or cancels, |m| = 1000 included.
@@ -40,6 +44,13 @@ class Logistic(Binary):
     def fenchel_bound(self, bend: float, reach: float) -> float | None:
         """See `cautious_bound`: q_t(1−q_t) ≥ p(1−p)(1−t|δ|)."""
         return cautious_bound(bend, reach)
+
+    def pearson_rows(self, margins: Array, y: Array) -> Array:
+        odds: Array = np.exp(np.where(y > 0, -margins, margins).clip(max=700))
+        return odds
+
+    def log_density(self, margins: Array, y: Array, weight: Array, dispersion: float) -> Array:
+        return -weight * self.rows(margins, y).loss / dispersion
 
     def null_of(self, tally: Array, offset: bool) -> tuple[float, float, bool]:
         total, ones, _, _, off = tally

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Multinomial(GLM):
     """
 
     n_classes: int | None = None
+    dispersion: ClassVar[float | None] = 1.0
 
     def __post_init__(self) -> None:
         if self.n_classes is not None and not (self.n_classes == int(self.n_classes) and self.n_classes >= 2):
@@ -85,6 +86,13 @@ class Multinomial(GLM):
         flat = np.ravel(W.T)
         return np.append(flat, b) if self.fit_intercept else flat
 
+    def redundant(self, p: int) -> list[tuple[int, ...]]:
+        """Each column's K coefficients, and the K intercepts."""
+        K = self._width
+        d = (p - K * self.fit_intercept) // K
+        columns = np.arange(K * d).reshape(K, d).T.tolist()
+        return [tuple(column) for column in columns] + [tuple(range(K * d, p))] * self.fit_intercept
+
     def outward(self, z: Array) -> Array:
         W, b = self._split(super().outward(z))
         return self._join(W, b - b.mean())
@@ -134,14 +142,24 @@ class Multinomial(GLM):
 
     def hessian(self, data: Data, curvature: Array) -> Array:
         """(p, p), in K(K + 1)/2 Gram matrices."""
+        return self._assembled(data, self._pairs(curvature))
+
+    def outer(self, data: Data, scores: Array, weight: Array) -> Array:
+        """Σ weight·s sᵀ, in K² Gram matrices: a product of two classes' scores may have either sign."""
+        return self._assembled(data, _products(scores, weight))
+
+    def _assembled(self, data: Data, pairs: Iterable[tuple[int, int, float, Array]]) -> Array:
+        """The sum of the blocks sign·Xᵀ diag(weight) X at (k, l), mirrored, in the order of z."""
         X, K = self.design(data), self._width
         d = X.shape[1]
         p = K * (d + self.fit_intercept)
         places = [np.append(k * d + np.arange(d), [K * d + k] * self.fit_intercept).astype(int) for k in range(K)]
-        H = np.empty((p, p))
-        for k, other, sign, weight in self._pairs(curvature):
+        H = np.zeros((p, p))
+        for k, other, sign, weight in pairs:
             block = sign * self._bordered(X.gram(weight), sums(X, weight), float(weight.sum()))
-            H[np.ix_(places[k], places[other])] = H[np.ix_(places[other], places[k])] = block
+            H[np.ix_(places[k], places[other])] += block
+            if k != other:
+                H[np.ix_(places[other], places[k])] += block
         return H
 
     def hessian_diagonal(self, data: Data, curvature: Array) -> Array:
@@ -156,6 +174,9 @@ class Multinomial(GLM):
         for k, other, sign, weight in self._pairs(curvature):
             out[k, other] = out[other, k] = sign * weight.sum()
         return out
+
+    def log_density(self, margins: Array, y: Array, weight: Array, dispersion: float) -> Array:
+        return -weight * self.rows(margins, y).loss / dispersion
 
     # -- the null model --------------------------------------------------------------------------
 
@@ -190,6 +211,16 @@ class Multinomial(GLM):
             )
         b = np.log(counts) - off / total
         return b - b.mean(), float(counts @ (np.log(total) - np.log(counts))), not offset
+
+
+def _products(scores: Array, weight: Array) -> Iterator[tuple[int, int, float, Array]]:
+    """(k, l, sign, (n,) ≥ 0) with weight·s_k·s_l as a difference of two."""
+    for k in range(scores.shape[1]):
+        for other in range(k):
+            product = weight * scores[:, k] * scores[:, other]
+            yield k, other, 1.0, product.clip(min=0)
+            yield k, other, -1.0, (-product).clip(min=0)
+        yield k, k, 1.0, weight * scores[:, k] ** 2
 
 
 def _log_softmax(margins: Array) -> Array:

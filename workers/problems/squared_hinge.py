@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from paramserver.messages import Array
@@ -12,6 +14,8 @@ from paramserver.workers.problems.labels import Binary
 
 class SquaredHinge(Binary):
     """A linear classifier with losses ½·max(0, 1 − y·m)²; labels 0/1, −1/1 or bool. Settings: see `GLM`."""
+
+    curved: ClassVar[bool] = False
 
     def rows(self, margins: Array, y: Array) -> Rows:
         sign = np.where(y > 0, 1.0, -1.0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from scipy import special
 
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
@@ -31,6 +32,7 @@ class Tweedie(GLM):
     """
 
     power: float = 1.5
+    dispersion: ClassVar[float | None] = float("nan")
 
     def __post_init__(self) -> None:
         if not 1 <= self.power <= 2:
@@ -99,6 +101,27 @@ class Tweedie(GLM):
         """See `cautious_bound`; it holds for each of the two exponentials."""
         return cautious_bound(bend, reach)
 
+    # -- the distribution ------------------------------------------------------------------------
+
+    def pearson_rows(self, margins: Array, y: Array) -> Array:
+        return (y - np.exp(margins)) ** 2 * np.exp(-self.power * margins)
+
+    def expected_rows(self, margins: Array, y: Array) -> Array | None:
+        return None if self.power == 1 else np.exp((2.0 - self.power) * margins)
+
+    def log_density(self, margins: Array, y: Array, weight: Array, dispersion: float) -> Array:
+        k = weight / dispersion
+        out: Array
+        if self.power == 1:
+            out = k * (y * margins - np.exp(margins) - special.gammaln(y + 1.0))
+        elif self.power == 2:
+            out = k * (np.log(k * y) - margins - y * np.exp(-margins)) - special.gammaln(k) - np.log(y)
+        else:
+            (alpha, beta), some = self._rates, y > 0
+            out = -k * (y * np.exp(-alpha * margins) / alpha + np.exp(beta * margins) / beta)
+            out[some] += _log_base(y[some], k[some], alpha, beta)
+        return out
+
     # -- the null model --------------------------------------------------------------------------
 
     def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
@@ -149,6 +172,7 @@ class Poisson(Tweedie):
     """Poisson regression, log link: y·log(y/μ) − y + μ with μ = exp(m). Settings: see `Tweedie`."""
 
     power: float = field(default=1.0, init=False, repr=False)
+    dispersion: ClassVar[float | None] = 1.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +185,17 @@ class Gamma(Tweedie):
 def _logs(y: Array) -> Array:
     with np.errstate(divide="ignore"):
         return np.log(y)
+
+
+def _log_base(y: Array, k: Array, alpha: float, beta: float) -> Array:
+    """log of the compound Poisson-Gamma's base density (Dunn & Smyth 2005, eq. 1); nan before SciPy 1.14."""
+    log_bessel = getattr(special, "log_wright_bessel", None)
+    if log_bessel is None:
+        return np.full_like(y, np.nan)
+    rate = beta / alpha
+    x = np.exp(rate * np.log(y * k / alpha) + np.log(k / beta))
+    out: Array = log_bessel(rate, 0.0, x) - np.log(y)
+    return out
 
 
 def _part(u: Array, base: Array, x: Array, rate: float) -> Array | float:

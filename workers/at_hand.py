@@ -1,4 +1,4 @@
-"""An exposure is an offset by another name: its logarithm."""
+"""The columns beside X that are at hand: checked before they are sent. (An exposure is the log of an offset's.)"""
 
 from __future__ import annotations
 
@@ -40,12 +40,29 @@ def checked(offset: Any) -> Array:
     return values
 
 
+def checked_weight(weight: Any) -> Array:
+    """Sample weights at hand: `InvalidInput` naming the first that is not finite and ≥ 0."""
+    values = floats(weight, "sample_weight")
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        raise InvalidInput(f"sample_weight must be finite and ≥ 0, got {values[bad][0]} in row {_row(bad)}")
+    return values
+
+
 def floats(values: Any, what: str) -> Array:
     """float64, or `InvalidInput`."""
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise InvalidInput(f"{what} must be numbers, got dtype {array.dtype}: encode it first")
+    check_numbers(array, what)
     return array.astype(np.float64)
+
+
+def check_numbers(array: Any, what: str) -> None:
+    """Refuse strings and objects, with a line to paste."""
+    if array.dtype.kind not in "fiub":
+        how = "encode it first"
+        if what == "y":
+            how += ': (y == "yes").astype(float) for two classes, np.unique(y, return_inverse=True)[1] for several'
+        raise InvalidInput(f"{what} must be numbers, got dtype {array.dtype}: {how}")
 
 
 def _row(bad: np.ndarray) -> int:

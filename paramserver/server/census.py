@@ -1,0 +1,152 @@
+"""Which chunks count: they are surveyed before they do, and come and go while the run lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from paramserver.errors import BadData, InvalidInput, RunFailed
+from paramserver.messages import Array, Task
+from paramserver.server.dispatch import Dispatch
+from paramserver.server.null import NullModel
+from paramserver.server.parameters import Parameters
+from paramserver.server.slots import Slot
+from paramserver.server.verifier import Verifier
+from paramserver.workers.problems.base import Start
+
+
+@dataclass
+class Census:
+    """Surveys of the chunks that lack one, then the null model of all there are; z stands still meanwhile.
+
+    A chunk added to a live run is a newcomer until it counts. A newcomer that cannot be used is
+    refused with a note: it must not end a fit that others wait for.
+    """
+
+    params: Parameters
+    verifier: Verifier
+    dispatch: Dispatch
+    notes: list[str]
+    newcomers: set[int] = field(default_factory=set)
+    left: int = 0  #: chunks that were dropped or refused
+    limit: float = np.inf  #: when to give up waiting; only a run that ends is in a hurry
+    null: NullModel = field(init=False, repr=False)
+
+    def open(self) -> None:
+        """Ask for the surveys that lack; what was under way about other chunks is void."""
+        slots, gather = self.params.slots, self.verifier.gather
+        unread = {i for i, slot in enumerate(slots) if slot.unread}
+        if gather is not None and gather.task is Task.SURVEY:
+            gather.pending = unread
+        else:
+            self.verifier.ask(Task.SURVEY, None, {}, self.limit, unread)
+        self.dispatch.recall(unread)
+
+    # -- coming and going ------------------------------------------------------------------------
+
+    def add(self, n: int, now: float) -> list[int]:
+        """Room for so many more chunks: their numbers."""
+        slots = self.params.slots
+        ids = list(range(len(slots), len(slots) + n))
+        slots.extend(Slot(served=now) for _ in ids)
+        self.newcomers.update(ids)
+        return ids
+
+    def drop(self, chunks: Iterable[int]) -> None:
+        """These chunks leave; one at least that counts must stay."""
+        slots, leaving = self.params.slots, set(chunks)
+        there = [i for i, slot in enumerate(slots) if not slot.gone]
+        unknown = sorted(leaving.difference(there))
+        if unknown:
+            raise InvalidInput(f"there is no chunk {unknown[0]}: the run has chunks {_ranges(there)}")
+        if not set(self.params.live) - leaving - self.newcomers:
+            raise InvalidInput(
+                "at least one chunk that has rows must stay; those being read do not count yet: "
+                "wait until the run's status says that it is running, or stop it"
+            )
+        for chunk in leaving:
+            self._forget(chunk)
+
+    def refuse(self, chunk: int, why: str) -> None:
+        """A newcomer cannot be used."""
+        self._forget(chunk)
+        self.notes.append(f"chunk {chunk} was refused: {why.removeprefix(f'chunk {chunk}: ')}; it was dropped again")
+
+    def close(self, why: str, limit: float) -> None:
+        """Whoever was not surveyed by now is not waited for."""
+        self.limit = limit
+        for chunk in sorted(self.newcomers):
+            if self.params.slots[chunk].unread:
+                self.refuse(chunk, why)
+
+    def _forget(self, chunk: int) -> None:
+        self.newcomers.discard(chunk)
+        self.params.forget(chunk)
+        self.left += 1
+
+    # -- counting --------------------------------------------------------------------------------
+
+    def settle(self) -> Start | None:
+        """Every answer is there: the null model of all chunks; None where there is more to ask."""
+        try:
+            start = self._settle()
+        except RunFailed as error:
+            if not self.newcomers:
+                raise
+            for chunk in sorted(self.newcomers):
+                self.refuse(chunk, f"with the chunks added, {error}")
+            self.open()
+            return None
+        if start is not None:
+            self.newcomers.clear()
+        return start
+
+    def _settle(self) -> Start | None:
+        gather, self.verifier.gather = self.verifier.gather, None
+        assert gather is not None
+        if gather.task is Task.SURVEY:
+            self._judge()
+            self.null = self.params.surveyed()
+        else:
+            self.null.take(gather.total)
+        if self.null.done:
+            value = self.null.start.objective
+            if value == np.inf:  # nan: of a problem that has no values
+                raise BadData(f"the losses of the null model are {value}: is the target, or an offset, out of range?")
+            return self.null.start
+        self.verifier.ask(Task.NULL, self.null.z, {}, self.limit)
+        return None
+
+    def _judge(self) -> None:
+        """Newcomers must fit the chunks there were: columns, and size of z."""
+        slots = self.params.slots
+        known = [i for i, slot in enumerate(slots) if not (slot.gone or slot.empty) and i not in self.newcomers]
+        if not known or not self.newcomers:
+            return
+        base = self.params.merged(known)
+        for chunk in sorted(self.newcomers):
+            survey = slots[chunk].survey
+            why = "" if survey is None or slots[chunk].empty else self._unfit(base, survey)
+            if why:
+                self.refuse(chunk, why)
+
+    def _unfit(self, base: Array, survey: Array) -> str:
+        if survey[1] != base[1]:
+            return f"it has {int(survey[1])} columns where the run has {int(base[1])}"
+        try:
+            more, p = self._size(self.params.spec.problem.merge(base, survey)), self._size(base)
+        except Exception as error:  # the problem's own words; a chunk that it cannot merge is one it cannot use
+            return str(error)
+        return "" if more == p else f"z would have {more} entries with it where the run's has {p} (a new class?)"
+
+    def _size(self, survey: Array) -> int:
+        return len(self.params.spec.problem.at(survey).start(survey).z)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """0 to 4, 7 to 9."""
+    starts = [n for n in numbers if n - 1 not in set(numbers)]
+    ends = [n for n in numbers if n + 1 not in set(numbers)]
+    return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True))

@@ -1,0 +1,95 @@
+"""What becomes of a push: accepted, or refused and counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from paramserver.errors import ChunkChanged, StepFailed
+from paramserver.messages import Outcome, Push, Task
+from paramserver.server.parameters import Parameters
+from paramserver.server.record import Record
+from paramserver.server.verifier import Verifier
+
+WHOLE = (Outcome.NO_BASE, Outcome.SHAPE, Outcome.NOT_FINITE)
+MAX_REFUSED = 5  #: unusable answers in a row from one chunk before the run gives up
+
+
+@dataclass
+class Intake:
+    """Every push comes through here; `need_whole` are the chunks of which a delta will not do."""
+
+    epoch: int
+    params: Parameters
+    verifier: Verifier
+    record: Record
+    need_whole: set[int] = field(default_factory=set)
+    _refused_in_a_row: dict[int, int] = field(default_factory=dict)
+
+    def take(self, push: Push, now: float, over: bool) -> Outcome:
+        """Raises `RunFailed` where the run cannot go on with this chunk."""
+        outcome = self._outcome(push, now, over)
+        if push.trouble != "busy":
+            self.record.push(outcome)
+        if outcome in WHOLE:
+            self._refuse(push, outcome)
+        return outcome
+
+    def is_gone(self, chunk: int) -> bool:
+        """Whether there is no such chunk (any more)."""
+        return not 0 <= chunk < len(self.params.slots) or self.params.slots[chunk].gone
+
+    def _outcome(self, push: Push, now: float, over: bool) -> Outcome:
+        if self.is_gone(push.chunk):
+            return Outcome.UNKNOWN_CHUNK
+        if push.version.epoch != self.epoch:
+            return Outcome.STALE_EPOCH
+        slot = self.params.slots[push.chunk]
+        lease = slot.lease
+        in_turn = push.seq == slot.seq + 1 or push.task is not Task.SOLVE
+        if not in_turn or over:
+            return Outcome.LATE
+        if push.trouble == "busy":
+            slot.lease = None
+            return Outcome.LATE
+        self._check_same_data(push)
+        outcome = self.params.absorb(push) if push.task is Task.SOLVE else self._answer(push)
+        if outcome is not Outcome.LATE:
+            slot.lease = None
+        if outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
+            slot.served, slot.pushes = now, slot.pushes + 1
+            slot.took(push.task, push.seconds)
+            self._refused_in_a_row.pop(push.chunk, None)
+            self.need_whole.discard(push.chunk)
+            since = now if lease is None or lease.version != push.version else lease.since
+            if push.task is Task.SOLVE:
+                self.record.stale(self.params.version.n - push.version.n, now - since)
+        return outcome
+
+    def _answer(self, push: Push) -> Outcome:
+        outcome = self.verifier.take(push)
+        if push.task is Task.SURVEY and outcome is Outcome.ACCEPTED:
+            self.params.slots[push.chunk].survey = np.asarray(push.payload["survey"])
+        return outcome
+
+    def _check_same_data(self, push: Push) -> None:
+        """A chunk that was recomputed must have the values it had."""
+        slot = self.params.slots[push.chunk]
+        if push.fingerprint is None:
+            return
+        if slot.fingerprint is None:
+            slot.fingerprint = push.fingerprint
+        elif len(slot.fingerprint) != len(push.fingerprint) or not np.allclose(
+            slot.fingerprint, push.fingerprint, rtol=1e-9, atol=0.0
+        ):
+            raise ChunkChanged(
+                f"chunk {push.chunk} was computed again and has other values than before: its source is not "
+                "deterministic (unseeded random numbers?) or was rewritten; persist it, or fix the source"
+            )
+
+    def _refuse(self, push: Push, outcome: Outcome) -> None:
+        self.need_whole.add(push.chunk)
+        count = self._refused_in_a_row[push.chunk] = self._refused_in_a_row.get(push.chunk, 0) + 1
+        if count >= MAX_REFUSED:
+            raise StepFailed(f"chunk {push.chunk}: {count} answers in a row could not be used ({outcome.value})")
