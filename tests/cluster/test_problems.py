@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from correctness.cases import FAMILIES, Case, case
 
 import paramserver as ps
-from correctness.cases import FAMILIES, Case, case
 from paramserver.simulator import simulate
 
 #: A penalty and an extra for each, so that every one of them goes through `launch` somewhere.

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from correctness.test_wrong_answers import data
 from sklearn.linear_model import LogisticRegression
 
 import paramserver as ps
-from correctness.test_wrong_answers import data
 
 
 def _frame(X: np.ndarray, y: np.ndarray) -> Any:
