@@ -13,7 +13,7 @@ from paramserver._version import __version__
 
 if TYPE_CHECKING:
     from paramserver import datasets, errors, testing
-    from paramserver.consensus import ADMM, AggregatedNewton, Consensus
+    from paramserver.consensus import ADMM, LBFGS, ActiveNewton, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch
     from paramserver.launching import list_runs as list
     from paramserver.paths import Path, path
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ADMM": "paramserver.consensus",
+    "ActiveNewton": "paramserver.consensus",
     "AggregatedNewton": "paramserver.consensus",
     "Box": "paramserver.penalties",
     "Consensus": "paramserver.consensus",
@@ -48,6 +49,7 @@ _HOME = {
     "Huber": "paramserver.workers.problems",
     "L1": "paramserver.penalties",
     "L2": "paramserver.penalties",
+    "LBFGS": "paramserver.consensus",
     "LeastSquares": "paramserver.workers.problems",
     "Logistic": "paramserver.workers.problems",
     "Multinomial": "paramserver.workers.problems",
@@ -81,6 +83,7 @@ _MODULES = ("datasets", "errors", "testing")
 
 __all__ = [
     "ADMM",
+    "ActiveNewton",
     "AggregatedNewton",
     "Box",
     "Consensus",
@@ -90,6 +93,7 @@ __all__ = [
     "Huber",
     "L1",
     "L2",
+    "LBFGS",
     "LeastSquares",
     "Logistic",
     "Multinomial",

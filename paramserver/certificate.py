@@ -9,6 +9,9 @@ both terms ≥ 0. The first is the problem's: ½ΔᵀHΔ for least squares, c(r)
 losses with r = max|xᵀΔ| < 1, else one more pass over the rows. z⁺ need not be exact: Δ is shifted
 by −H⁻¹ of what is left of the optimality condition, which makes θ feasible again. Where R(z) is infinite, so is
 the bound, and never nan: project z first (`Bound.project`).
+
+Where the Hessian is too large, it is taken on a support S of coordinates alone (`model_on`), with
+Δ = 0 elsewhere, and a further pass over the rows gives v there: `outside` is R's term off S.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from paramserver.messages import Array
 from paramserver.penalties import Bound
 from paramserver.quadratic import Factor, minimise
 
+FEASIBLE = 1e-12  #: a dual this far beyond its bound, relatively, is at it
 ROUNDING = 1e-11  #: an optimality condition that holds to this, relatively, holds
 
 
@@ -63,6 +67,39 @@ def model_at(z: Array, loss: float, gradient: Array, hessian: Array, bound: Boun
     bregman = bound.bregman(z, at, slope)
     ahead = charge + bound.bregman(z_plus, at, slope)  # 0 where slope ∈ ∂R(z⁺)
     return Model(z, loss, loss + bound.value(z), z_plus, step, max(bend, 0.0), bregman + charge, ahead, decrease)
+
+
+def model_on(support: np.ndarray, z: Array, loss: float, gradient: Array, hessian: Array, bound: Bound) -> Model:
+    """`model_at` of the coordinates ``support`` (k,) alone, the others of z kept; ``hessian`` is (k, k)."""
+    if not len(support):
+        return Model(z, loss, loss + bound.value(z), z, np.zeros_like(z), 0.0, 0.0, 0.0, 0.0)
+    small = model_at(z[support], loss, gradient[support], hessian, bound.on(support))
+    z_plus, step = z.copy(), np.zeros_like(z)
+    z_plus[support], step[support] = small.z_plus, small.step
+    return small._replace(z=z, objective=loss + bound.value(z), z_plus=z_plus, step=step)
+
+
+def outside(support: np.ndarray, z: Array, v: Array, bound: Bound) -> float:
+    """Σ R_j(z_j) + R_j*(v_j) − v_j·z_j over the coordinates off ``support``, for v = −Xᵀθ (p,).
+
+    Infinite where v leaves R*'s domain: |v_j| > l1_j without an l2_j. Every term is a sum of
+    squares and of |z|'s own gap, so no digits cancel.
+    """
+    terms = bound.separable()
+    if terms is None:
+        return np.inf
+    off = np.ones(len(z), bool)
+    off[support] = False
+    l1, l2 = terms.l1[off], terms.l2[off]
+    z, v = z[off], v[off]
+    sign = np.clip(v, -l1, l1)
+    beyond = v - sign
+    curved = l2 > 0
+    if (np.abs(beyond[~curved]) > FEASIBLE * l1[~curved]).any():
+        return np.inf
+    w = np.divide(beyond, l2, out=np.zeros_like(v), where=curved)  # where R* has its maximum
+    kinks = (l1 * np.abs(z) - sign * z)[l1 > 0].clip(min=0).sum()
+    return float(kinks + 0.5 * (l2[curved] @ (z - w)[curved] ** 2))
 
 
 def _unshifted(dual: Array, z_plus: Array, bound: Bound, slope: Array, rounding: Array) -> tuple[Array, Array, float]:

@@ -12,7 +12,7 @@ import cloudpickle
 import distributed
 
 from paramserver.asking import ask_supervisor
-from paramserver.consensus import ADMM, AggregatedNewton, Consensus
+from paramserver.consensus import Consensus, named
 from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
@@ -27,7 +27,6 @@ from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
 
-RULES: dict[str, type[Consensus]] = {"newton": AggregatedNewton, "admm": ADMM}
 PENALTY_METHODS = {
     "value": "value(w) -> R(w)",
     "prox": "prox(v, steps) -> argmin R(w) + Σ (w - v)²/(2 steps)",
@@ -44,7 +43,7 @@ def launch(
     offset: Any = None,
     exposure: Any = None,
     penalty: Penalty | None = None,
-    consensus: str | Consensus = "newton",
+    consensus: str | Consensus = "auto",
     z0: Any = None,
     name: str | None = None,
     client: Any = None,
@@ -79,7 +78,10 @@ def launch(
         ``offset=log(exposure)`` by another name; only one of both.
     penalty : Penalty
         `NoPenalty()`, `L1`, `L2`, `ElasticNet`, or your own.
-    consensus : "newton", "admm" or Consensus
+    consensus : "auto", "newton", "active", "lbfgs", "admm" or Consensus
+        auto: `AggregatedNewton` where its Hessians fit 1 GB and there are at most 4000 columns; else
+        `ActiveNewton` where the penalty has an L1 term and `LBFGS` where it is smooth. The status and
+        the result say which, and why, in their notes.
     z0 : (p,) array
         Where to start; the null model otherwise.
     name : str
@@ -109,7 +111,7 @@ def launch(
     """
     client = client_of(client)
     penalty = NoPenalty() if penalty is None else penalty
-    rule = _rule(consensus)
+    rule = named(consensus)
     given = chunking.Given(X, y, sample_weight, offset, exposure)
     at_hand.check_one(offset, exposure)
     _check_plugins(problem, rule, penalty)
@@ -207,14 +209,6 @@ def client_of(client: Any) -> Any:
     if client.status not in ("running", "connecting", "newly-created"):
         raise NoScheduler(f"the client is {client.status}: connect a new one")
     return client
-
-
-def _rule(consensus: str | Consensus) -> Consensus:
-    if isinstance(consensus, Consensus):
-        return consensus
-    if isinstance(consensus, str) and consensus in RULES:
-        return RULES[consensus]()
-    raise InvalidInput(f"consensus must be one of {sorted(RULES)} or a Consensus object, got {consensus!r}")
 
 
 def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:

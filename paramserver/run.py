@@ -109,7 +109,7 @@ class Run:
             )
         result = result_of(outcome)  # type: ignore[arg-type]
         age = max(time.time() - self._summary["created"] - result.seconds, 0.0)
-        exact = result.certificate == "duality gap"
+        exact = result.certificate in ("duality gap", "first-order")
         return Params(result.version, age, result.z, result.coef_, result.intercept_, result.feature_names, exact)
 
     def status(self) -> Status:

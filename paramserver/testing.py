@@ -157,12 +157,15 @@ def _check_fenchel(f: Any, data: Any, z: Array, at: Any, H: Array, step: Array, 
         _law(bound is None or term <= bound * (1 + 1e-9) + slack, f"fenchel <= fenchel_bound: {term} > {bound}")
 
 
-def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y: Any = None, seed: int = 0) -> None:
+def check_rule(
+    rule: Consensus, problem: Problem | None = None, X: Any = None, y: Any = None, seed: int = 0,
+    penalty: Penalty | None = None,
+) -> None:  # fmt: skip
     """Both halves of a rule keep the protocol, and a small simulated run ends where it should.
 
-    ``problem``, ``X`` and ``y`` say what to fit; by default a small logistic regression.
+    ``problem``, ``X``, ``y`` and ``penalty`` say what to fit; by default a small logistic regression with L2.
     """
-    rng, problem = np.random.default_rng(seed), problem or Logistic()
+    rng, problem, penalty = np.random.default_rng(seed), problem or Logistic(), penalty or L2(1.0)
     if X is None:
         X = rng.standard_normal((160, 4))
         y = rng.random(160) < 1 / (1 + np.exp(-X @ np.array([1.0, -1.0, 0.5, 0.0]) - 0.5))
@@ -173,7 +176,8 @@ def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y
     problem = problem.at(total)
     start = null_model(problem, problem.start(total), data)
     p = len(start.z)
-    setup, bound = Setup(p, 4, int(total[0]), start, problem.quadratic), Bound(L2(1.0), problem.penalised(p))
+    bound = Bound(penalty, problem.penalised(p))
+    setup = Setup(p, 4, int(total[0]), start, problem.quadratic, bound, start.z)
 
     def push(state: Any, i: int, slot: Fields | None, z: Array) -> Any:
         plan = rule.plan(state, _frozen(slot), _frozen(z))
@@ -191,11 +195,12 @@ def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y
             _law(taken, "a first push is accepted")
         _law(is_dataclass(state), f"the state is a dataclass, got {type(state)}")
         state = _travelled(type(state)(**{field.name: getattr(state, field.name) for field in fields(state)}))
+        before = copy.deepcopy(state)
         z, state = rule.consensus(state, bound, _frozen(start.z))
         _law(z.shape == (p,) and np.isfinite(z).all(), f"consensus makes {p} finite numbers, got {z!r}")
         ends.append(z)
     _same(ends[0], ends[1], "any order of the first pushes gives the same z", 1e-7)
-    rebuilt = rule.rebuild(copy.deepcopy(state), _frozen(slots), _frozen(start.z))
+    rebuilt = rule.rebuild(before, _frozen(slots), _frozen(start.z))
     _same(rule.consensus(rebuilt, bound, start.z)[0], z, "sums rebuilt from the slots give the same z", 1e-7)
     for i in range(4):
         state, slots[i], _ = rule.absorb(state, i, _frozen(slots[i]), push(state, i, slots[i], z))
@@ -203,7 +208,7 @@ def check_rule(rule: Consensus, problem: Problem | None = None, X: Any = None, y
     _law(rule.local(slots[0]).shape == rule.dual(slots[0]).shape == (p,), f"local and dual of a slot are ({p},)")
     for network in (Network(speeds=(1.0, 3.0)), Network(speeds=(1.0, 3.0), lost=0.05, late=0.05, doubled=0.1)):
         for settings in (rule, replace(rule, min_fresh=4)):
-            kw: Any = {"chunks": cuts, "penalty": L2(1.0), "consensus": settings, "network": network, "seed": seed}
+            kw: Any = {"chunks": cuts, "penalty": penalty, "consensus": settings, "network": network, "seed": seed}
             one, two = (simulate(problem, X, y, tol=1e-6, limit=3e3, **kw).result for _ in range(2))
             _law(np.array_equal(one.z, two.z), "a simulated run is the same for the same seed")
             _law(one.converged or not rule.exact, f"an exact rule converges to a gap of 1e-6, not {one!r}")

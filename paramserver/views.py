@@ -35,7 +35,7 @@ class Verified(NamedTuple):
     objective: float
     gap: float  #: relative to the null model's objective
     gap_absolute: float
-    certificate: str  #: "duality gap", "estimate" or "residual"
+    certificate: str  #: "duality gap", "first-order" (a looser proof), "estimate" or "residual"
 
 
 class Staleness(NamedTuple):
@@ -113,6 +113,7 @@ class Status:
     epoch: int
     seconds: float
     reason: str = ""
+    consensus: str = ""  #: the rule
     notes: tuple[str, ...] = ()
     waiting_for: tuple[int, ...] = ()
     empty_chunks: tuple[int, ...] = ()
@@ -153,12 +154,13 @@ class Result:
     coef_, intercept_ :
         z as the problem unpacks it.
     objective : float
-        F(z) = Σ weight·loss + R, exact where ``certificate`` is "duality gap".
+        F(z) = Σ weight·loss + R, exact where ``certificate`` is "duality gap" or "first-order".
     gap, gap_absolute : float
         Upper bound of F(z) − F*, over F(null model), and absolute. Where ``certificate`` is "residual",
         the larger of the relative residuals, and nan.
     certificate : str
-        "duality gap" (a proof), "estimate" (the rule's own), "residual" (of a problem without values).
+        "duality gap" (a proof), "first-order" (a looser one), "estimate" (the rule's own), "residual" (of a
+        problem without values).
     converged : bool
         The gap is certified to tol, whatever ended the run.
     reason : str

@@ -33,7 +33,9 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
         return {"f": np.float64(np.inf), "g": np.zeros(p), "reach": _reach(problem, data), "H": np.zeros((p, p))}
     out: Fields = {"f": np.float64(at.value), "g": at.gradient, "reach": _reach(problem, data)}
     if fields["hessian"]:
-        out["H"] = problem.hessian(data, at.curvature)
+        support = fields.get("support")
+        full = support is None
+        out["H"] = problem.hessian(data, at.curvature) if full else problem.hessian_of(data, at.curvature, support)
         data.memo["hessian_at"] = (z, at.curvature)
     return out
 
@@ -49,7 +51,10 @@ def _conjugate(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     if "without" in fields:
         data = problem.without(data, z, *fields["without"])
     term, loss = problem.fenchel(data, z, fields["step"], fields.get("move"))
-    return {"fenchel": np.float64(term), "f": np.float64(loss)}
+    out: Fields = {"fenchel": np.float64(term), "f": np.float64(loss)}
+    if "dual" in fields:
+        out["dual"] = problem.dual(data, z, fields["step"])
+    return out
 
 
 def _line(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:

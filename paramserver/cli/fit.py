@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
     model.add(parser)
-    parser.add_argument("--consensus", choices=("newton", "admm"), default="newton")
+    parser.add_argument("--consensus", choices=("auto", "newton", "active", "lbfgs", "admm"), default="auto")
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")

@@ -151,7 +151,7 @@ class ADMM(Consensus):
             self.absorb(fresh, chunk, None, slot)
         return fresh
 
-    def recount(self, state: ADMMState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> ADMMState:
+    def recount(self, state: ADMMState, setup: Setup, slots: dict[int, Fields], z: Array) -> ADMMState:
         """The metrics keep the point at which they were made."""
         return self.rebuild(replace(state, rows=float(setup.rows)), slots, z)
 

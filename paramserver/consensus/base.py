@@ -40,6 +40,8 @@ class Setup(NamedTuple):
     rows: int  #: of all chunks
     start: Start  #: the null model
     quadratic: bool  #: the losses are: every Hessian is the same everywhere
+    bound: Bound  #: the penalty, on all of z
+    z: Array  #: where the run starts: the null model, or the user's z0
 
 
 class Absorbed(NamedTuple):
@@ -77,15 +79,15 @@ class Consensus(ABC):
     ----------
     min_fresh : int
         z is recomputed once so many distinct chunks have reported anew; 1 is fully asynchronous,
-        the number of chunks synchronous.
+        the number of chunks synchronous. None: what suits the rule.
     max_staleness : int or None
         z stands still while some chunk's last pull is so many versions back.
     """
 
-    min_fresh: int = 1
+    min_fresh: int | None = 1
     max_staleness: int | None = None
 
-    #: What a push carries: field → shape, "p" standing for the size of z.
+    #: What a push carries: field → shape, "p" standing for the size of z, "*" for any length.
     payload: ClassVar[Mapping[str, tuple[str | int, ...]]]
     #: Fields that may be left out: a push without them is a delta on the slot.
     optional: ClassVar[frozenset[str]] = frozenset()
@@ -95,9 +97,11 @@ class Consensus(ABC):
     exact: ClassVar[bool] = True
     #: A verification's exact answers replace the slots: the next z is a full Newton step.
     adopts: ClassVar[bool] = False
+    #: What its verifications give: "duality gap", or "first-order", a proof too but a looser one.
+    certificate: ClassVar[str] = "duality gap"
 
     def __post_init__(self) -> None:
-        if self.min_fresh < 1:
+        if self.min_fresh is not None and self.min_fresh < 1:
             raise InvalidInput(f"min_fresh must be ≥ 1, got {self.min_fresh}")
         if self.max_staleness is not None and self.max_staleness < 1:
             raise InvalidInput(f"max_staleness must be None or ≥ 1 version, got {self.max_staleness}")
@@ -131,10 +135,25 @@ class Consensus(ABC):
         """`payload`, where these settings change it."""
         return self.payload
 
+    def suits(self, penalty: Bound) -> None:  # noqa: B027
+        """Raise `InvalidInput` for a penalty that this rule cannot handle; called at launch and update."""
+
+    def enough(self, state: Any, setup: Setup) -> int:
+        """How many distinct chunks must have reported anew before z is recomputed."""
+        return self.min_fresh or 1
+
+    def support(self, state: Any, penalty: Bound) -> np.ndarray | None:
+        """The coordinates on which verifications ask for Hessians; None: all."""
+        return None
+
+    def certifies(self, penalty: Bound) -> bool:
+        """Whether verifications can prove a gap under this penalty; else the estimate must do."""
+        return True
+
     def slot_bytes(self, p: int) -> int:
         """Bytes that the server keeps of one chunk."""
-        sizes = (np.prod([p if side == "p" else int(side) for side in sides]) for sides in self.shapes.values())
-        return 8 * int(sum(sizes))
+        sides = [[p if side == "p" else int(side) for side in shape] for shape in self.shapes.values()]
+        return 8 * int(sum(np.prod(each) for each in sides))
 
     def plan(self, state: Any, slot: Fields | None, z: Array) -> Fields:
         """The slot fields that the next step on this chunk needs; called at every assignment."""
@@ -152,6 +171,10 @@ class Consensus(ABC):
         """A verification's exact answer for one chunk; None where the rule has no use for it."""
         return None
 
+    def adopted(self, state: Any, slots: dict[int, Fields], z: Array, hessian: Array) -> Any:
+        """Every chunk's answer was given to `adopt`; ``hessian`` is their sum. May change ``slots``."""
+        return state
+
     def judge(self, state: Any, model: Model) -> tuple[Any, Line | None]:
         """All chunks' exact answers at one z, which did not pass: search along a line instead?"""
         return state, None
@@ -160,10 +183,10 @@ class Consensus(ABC):
         """Running sums anew from the slots, against drift."""
         return state
 
-    def recount(self, state: Any, setup: Setup, slots: Mapping[int, Fields], z: Array) -> Any:
+    def recount(self, state: Any, setup: Setup, slots: dict[int, Fields], z: Array) -> Any:
         """Chunks came or went on a live run: ``setup`` is of those there are, ``slots`` of those that answered.
 
-        The default begins anew and absorbs the slots as they are.
+        The default begins anew and absorbs the slots as they are; chunks whose slots it takes out are asked anew.
         """
         state = self.init(setup)
         for chunk, slot in slots.items():
@@ -204,10 +227,14 @@ def check(payload: Fields, shapes: Mapping[str, tuple[str | int, ...]], optional
     if not shapes.keys() - optional <= payload.keys() <= shapes.keys():
         return "shape"
     for name, value in payload.items():
-        want = tuple(p if side == "p" else side for side in shapes[name])
-        array = np.asarray(value)
-        if array.shape != want or array.dtype != np.float64:
+        array, want = np.asarray(value), shapes[name]
+        fits = array.ndim == len(want) and all(map(_fits, want, array.shape, [p] * len(want)))
+        if not fits or array.dtype != np.float64:
             return "shape"
         if not np.isfinite(array).all():
             return "finite"
     return None
+
+
+def _fits(side: str | int, size: int, p: int) -> bool:
+    return side == "*" or size == (p if side == "p" else side)

@@ -13,21 +13,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paramserver.certificate import Model
-from paramserver.consensus.base import Absorbed, Consensus, Exact, Line, Pull, Setup
+from paramserver.consensus.anchors import SIGMA_MAX, Anchored, AnchoredNewton, bfgs, needs_hessian, too_high
+from paramserver.consensus.base import Absorbed, Exact, Pull, Setup
 from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
 from paramserver.quadratic import minimise
 from paramserver.views import Residuals
 from paramserver.workers.problems.base import Problem
-from paramserver.workers.solvers import drifted
-
-SIGMA_MAX = 1e8
-BAD_PREDICTION = 0.3
 
 
 @dataclass
-class NewtonState:
+class NewtonState(Anchored):
     """Sums over the slots, about ``ref``: B = ΣσH (p, p), c = Σ(σH(x − ref) − g) (p,)."""
 
     ref: Array
@@ -36,15 +32,10 @@ class NewtonState:
     rows: float  #: of all chunks
     rows_seen: float
     quadratic: bool = False  #: the slots' models are exact
-    anchor: Array | None = None  #: z at which exact values were gathered
-    anchor_step: Array | None = None
-    anchor_objective: float = np.inf
-    anchor_decrease: float = 0.0
-    cautious: bool = False  #: F rose on the way: search along every step until the model is right again
 
 
 @dataclass(frozen=True, kw_only=True)
-class AggregatedNewton(Consensus):
+class AggregatedNewton(AnchoredNewton):
     """The default rule: 2 to 8 pushes a chunk to a certified gap of 1e-8 on GLMs.
 
     Parameters
@@ -60,7 +51,6 @@ class AggregatedNewton(Consensus):
     payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"x": ("p",), "f": (), "g": ("p",), "H": ("p", "p")}
     optional: ClassVar[frozenset[str]] = frozenset({"H"})
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian")
-    adopts: ClassVar[bool] = True
 
     def init(self, setup: Setup) -> NewtonState:
         p = setup.p
@@ -77,24 +67,10 @@ class AggregatedNewton(Consensus):
         if not (np.isfinite(at.value) and np.isfinite(at.gradient).all()):
             return None
         out: Fields = {"x": pull.z, "f": float(at.value), "g": at.gradient}
-        if pull.whole or not pull.fields or self._needs_hessian(problem, data, at, pull.fields):
+        if pull.whole or not pull.fields or needs_hessian(problem, data, at, pull.fields):
             out["H"] = problem.hessian(data, at.curvature)  # type: ignore[attr-defined]
             data.memo["hessian_at"] = (pull.z, at.curvature)
         return out
-
-    @staticmethod
-    def _needs_hessian(problem: Problem, data: Any, at: Any, fields: Fields) -> bool:
-        """The slot's model predicted badly, or the rows' curvatures moved since its Hessian."""
-        if problem.quadratic:
-            return False
-        if abs(at.value - fields["predicted"]) > BAD_PREDICTION * fields["q"] + 1e-10 * abs(at.value):
-            return True
-        where, curvature = data.memo.get("hessian_at", (None, None))
-        if where is None or not np.array_equal(where, fields["hessian_at"]):
-            where = fields["hessian_at"]  # another worker made it: do its curvatures again
-            curvature = problem.curvature(data, where)  # type: ignore[attr-defined]
-            data.memo["hessian_at"] = (where, curvature)
-        return drifted(at.curvature, curvature)
 
     def plan(self, state: NewtonState, slot: Fields | None, z: Array) -> Fields:
         """What the slot's model predicts at z, so that the worker can tell whether it still holds."""
@@ -113,9 +89,9 @@ class AggregatedNewton(Consensus):
         bent = old["H"] @ move
         q = 0.5 * float(move @ bent)
         rise = new["f"] - old["f"] - float(old["g"] @ move)
-        if old["true"] and rise > (old["sigma"] + 1.0) * q + 1e-10 * abs(old["f"]):
+        if too_high(old, rise, q):
             return self.too_far(state, chunk, old)
-        slot = _true_model(new) if "H" in new else _bfgs(old, new, move, bent)
+        slot = _true_model(new) if "H" in new else _secant(old, new, move, bent)
         slot["sigma"] = max(1.0, old["sigma"] / 4.0)
         return self._replace(state, old, slot)
 
@@ -159,16 +135,12 @@ class AggregatedNewton(Consensus):
             self._replace(fresh, None, slot)
         return fresh
 
-    def recount(self, state: NewtonState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> NewtonState:
+    def recount(self, state: NewtonState, setup: Setup, slots: dict[int, Fields], z: Array) -> NewtonState:
         """The models hold whatever chunks are beside them; the anchor's objective does not."""
         state = self.update(state, self, {}, z)
         return self.rebuild(replace(state, rows=float(setup.rows), cautious=False), slots, z)
 
-    def update(self, state: NewtonState, old: Consensus, slots: dict[int, Fields], z: Array) -> NewtonState:
-        """The models hold whatever the penalty; the anchor's objective does not."""
-        return replace(state, anchor=None, anchor_step=None, anchor_objective=np.inf)
-
-    # -- how far, and the way back ---------------------------------------------------------------
+    # -- how far ---------------------------------------------------------------------------------
 
     def residuals(self, state: NewtonState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """½Σ‖z − x_i‖²_{H_i}: 8 to 180 times the gap on ordinary data, but no bound."""
@@ -188,50 +160,14 @@ class AggregatedNewton(Consensus):
             total += slot["f"] + float(slot["g"] @ move) + 0.5 * float(move @ (slot["H"] @ move))
         return float(total)
 
-    def judge(self, state: NewtonState, model: Model) -> tuple[NewtonState, Line | None]:
-        """z becomes the anchor if F fell enough since the last one; else search from that one.
-
-        Once F rose, every anchor's step is searched along, until a full one does what its model promised.
-        """
-        fell, cautious = bool(np.isfinite(model.objective)), False
-        if state.anchor is not None and state.anchor_step is not None:
-            length, whole = np.linalg.norm(model.z - state.anchor), np.linalg.norm(state.anchor_step)
-            t = min(1.0, float(length / whole)) if whole > 0 else 1.0
-            fell = model.objective <= state.anchor_objective - 1e-4 * t * state.anchor_decrease
-            promised = (2.0 - t) * t * state.anchor_decrease
-            off = abs(state.anchor_objective - model.objective - promised)
-            cautious = not fell or (state.cautious and (t < 0.99 or off > 0.2 * promised))
-        state = replace(state, cautious=cautious)
-        if fell:
-            state = replace(
-                state,
-                anchor=model.z,
-                anchor_step=model.z_plus - model.z,
-                anchor_objective=model.objective,
-                anchor_decrease=model.decrease,
-            )
-        if not cautious:
-            return state, None
-        assert state.anchor is not None
-        assert state.anchor_step is not None
-        return state, Line(state.anchor, state.anchor_step, state.anchor_objective, state.anchor_decrease)
-
     def hessian(self, slot: Fields) -> Array | None:
         return np.asarray(slot["H"]) if slot["true"] else None
-
-    def dual(self, slot: Fields) -> Array:
-        return -np.asarray(slot["g"])
 
 
 def _true_model(new: Fields) -> Fields:
     return {**new, "sigma": 1.0, "true": True, "hessian_at": new["x"]}
 
 
-def _bfgs(old: Fields, new: Fields, s: Array, Bs: Array) -> Fields:
-    """The old Hessian with one secant pair, skipped where the pair says nothing about curvature."""
-    y = new["g"] - old["g"]
-    sy, sBs = float(s @ y), float(s @ Bs)
-    H = old["H"]
-    if sBs > 0 and sy > 1e-3 * sBs:
-        H = H + np.outer(y, y) / sy - np.outer(Bs, Bs) / sBs
+def _secant(old: Fields, new: Fields, move: Array, bent: Array) -> Fields:
+    H = bfgs(old["H"], move, new["g"] - old["g"], bent)
     return {**new, "H": H, "true": False, "sigma": 1.0, "hessian_at": old["hessian_at"]}

@@ -81,6 +81,16 @@ class KnownForm(Penalty):
         return self.terms(len(w)).project(w)
 
 
+class Formed(KnownForm):
+    """A form on so many coordinates as a penalty."""
+
+    def __init__(self, form: Terms | Norms) -> None:
+        self.form = form
+
+    def terms(self, d: int) -> Terms | Norms:
+        return self.form
+
+
 class Bound(NamedTuple):
     """A penalty on the whole of z: ``mask`` (p,) bool says which coordinates are penalised."""
 
@@ -119,6 +129,19 @@ class Bound(NamedTuple):
         """`Penalty.terms` over the whole of z, free coordinates without any."""
         terms = self.penalty.terms(int(self.mask.sum()))
         return None if terms is None else terms.lift(self.mask)
+
+    def separable(self) -> Terms | None:
+        """`terms`, where they are a sum over coordinates without bounds."""
+        terms = self.terms()
+        if not isinstance(terms, Terms) or np.isfinite(terms.lower).any() or np.isfinite(terms.upper).any():
+            return None
+        return terms
+
+    def on(self, coordinates: np.ndarray) -> Bound:
+        """R of these coordinates of z alone, where R is a sum over coordinates."""
+        terms = self.terms()
+        assert isinstance(terms, Terms)
+        return Bound(Formed(Terms(*(part[coordinates] for part in terms))), np.ones(len(coordinates), bool))
 
     def blocks(self) -> Ids | None:
         """`Penalty.blocks` over the whole of z, each free coordinate a block of its own."""

@@ -13,6 +13,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from paramserver.consensus import Auto
 from paramserver.errors import InvalidInput
 from paramserver.messages import Version
 from paramserver.server.core import Core
@@ -77,7 +78,9 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     core.census.open()
     if state["z"] is None:
         return core
-    params.rule = _renamed(spec.rule, state["rule"])
+    rule = spec.rule.named(state["rule"]["type"]) if isinstance(spec.rule, Auto) else None
+    params.rule = _renamed(rule or spec.rule, state["rule"])
+    core.stopping.superlinear = params.rule.adopts
     _restore_parameters(params, state, epoch, now)
     if not state["counting"]:
         core.verifier.gather = None

@@ -126,6 +126,9 @@ class Core:
         if self.params.setup is None:
             self.params.begin(start, now)
             self._fits(len(start.z), len(self.params.live))
+            if self.params.chosen:
+                self._note(self.params.chosen)
+            self.stopping.superlinear = self.params.rule.adopts
         else:
             self.params.recount(start)
         self.stopping.scale = self.spec.scale(start.objective)
@@ -149,7 +152,7 @@ class Core:
         estimate = self._look(now)
         if self.state != "running" or estimate is None:
             return
-        if not self.spec.certifiable:
+        if not self.params.certifiable:
             if self.stopping.settled(self.residuals, self.spec.measured):
                 self._finish("converged", now)
         elif self.stopping.due(estimate, self.params.reports) and self._rest_until == np.inf:
@@ -192,7 +195,7 @@ class Core:
         if reason == "separation":
             self._note(findings.separation(params, self.verifier.runaway, names))
         exact = self.verifier.hessian  # None where F is infinite at the last z
-        found = None if exact is None else findings.open_directions(params, exact)
+        found = None if exact is None else findings.open_directions(params, exact, self.verifier.support)
         for text in () if found is None else findings.notes(params, found, names):
             self._note(text)
         if found is not None:
@@ -287,7 +290,7 @@ class Core:
         if self.over and self.state != "converged":
             return
         kept, unread = self.state == "converged", self.params.setup is None
-        if kept or unread or not (verify and self.spec.certifiable):
+        if kept or unread or not (verify and self.params.certifiable):
             self._finish(self.reason if kept else reason, now, last=True)
         elif not self.ending:
             self.ending = reason

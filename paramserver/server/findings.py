@@ -24,16 +24,26 @@ def free_of(bound: Bound) -> np.ndarray:
     return np.asarray((form.l1 == 0) & (form.l2 == 0) & np.isneginf(form.lower) & np.isposinf(form.upper))
 
 
-def open_directions(params: Parameters, hessian: Array) -> Undetermined | None:
-    """What this exact Hessian leaves undetermined; None where it determines all, or cannot tell.
+def open_directions(params: Parameters, hessian: Array, support: np.ndarray | None = None) -> Undetermined | None:
+    """What this exact Hessian (of the coordinates ``support``, or all) leaves undetermined.
 
-    A loss with straight stretches has no curvature there, and is not constant along them.
+    None where it determines all, or cannot tell: a loss with straight stretches has no curvature
+    there, and is not constant along them.
     """
     if not params.problem.curved:
         return None
     free = free_of(params.bound)
-    found = undetermined(hessian, free) if free.sum() > 1 else None
-    return found if found is not None and found.basis.size else None
+    if free.sum() <= 1:
+        return None
+    if support is None:
+        found = undetermined(hessian, free)
+    else:
+        small = undetermined(hessian, free[support])
+        basis = np.zeros((len(free), small.basis.shape[1]))
+        basis[support] = small.basis
+        groups = tuple(tuple(int(support[j]) for j in group) for group in small.groups)
+        found = Undetermined(tuple(int(support[j]) for j in small.empty), groups, basis)
+    return found if found.basis.size else None
 
 
 def least_norm(params: Parameters, found: Undetermined) -> Array:

@@ -9,11 +9,11 @@ import numpy as np
 
 from paramserver.messages import Array, Fields, Task
 
-#: What an answer carries, by task; "p" stands for the size of z, "t" for a line's steps.
+#: What an answer carries, by task; "p" stands for the size of z, "k" for the support's, "t" for a line's steps.
 SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.SURVEY: {"survey": ("any",)},
     Task.NULL: {"f": (), "g": ("any",), "H": ("any",)},
-    Task.VERIFY: {"f": (), "g": ("p",), "H": ("p", "p"), "reach": ("p",)},
+    Task.VERIFY: {"f": (), "g": ("p",), "H": ("k", "k"), "reach": ("p",)},
     Task.CONJUGATE: {"fenchel": (), "f": ()},
     Task.LINE: {"values": ("t",)},
     Task.INFER: {
@@ -68,10 +68,11 @@ class Gather:
 
     def wrong(self, answer: Fields, p: int) -> str | None:
         """What is wrong with an answer: None, "shape" or "finite" (+inf is a valid value, and a valid Fenchel term)."""
-        shapes = SHAPES[self.task]
+        shapes = SHAPES[self.task] | ({"dual": ("p",)} if "dual" in self.fields else {})
         if answer.keys() != shapes.keys():
             return "shape"
-        sizes = {"p": p, "t": len(STEPS)}
+        support = self.fields.get("support")
+        sizes = {"p": p, "k": p if support is None else len(support), "t": len(STEPS)}
         for name, sides in shapes.items():
             value = np.asarray(answer[name])
             want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from paramserver.consensus import Auto
 from paramserver.consensus.base import Absorbed, Consensus, Exact, Setup, check
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array, Fields, Outcome, Push, Version
@@ -47,6 +48,7 @@ class Parameters:
         self.fresh: set[int] = set()  #: chunks that reported since z was made
         self.reports = 0.0
         self.setup: Setup | None = None
+        self.chosen = ""  #: which rule, and why, where that was left open and is not the usual one
         self.bound: Bound
         self.state: Any = None
         self._since_rebuild = 0
@@ -77,18 +79,24 @@ class Parameters:
         """The null model is known: publish z0."""
         spec, p = self.spec, len(start.z)
         self._live = self._with_rows()
-        self.setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic)
-        self.bind(spec.penalty)
-        self.state = self.rule.init(self.setup)
         z = start.z
         if spec.z0 is not None:
             z0 = np.asarray(spec.z0, float)
             if z0.shape != (p,):
                 raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
             z = self.problem.inward(z0)
-        if not np.isfinite(self.bound.value(start.z)):  # bounds without 0: the null model is no anchor
+        bound = self._bound(spec.penalty, p)
+        z = bound.project(z)
+        setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, z)
+        if isinstance(self.rule, Auto):
+            self.rule, why = self.rule.choose(setup, self.problem)
+            self.chosen = f"consensus: {type(self.rule).__name__}, because {why}" if why else ""
+        self.rule.suits(bound)
+        self.setup, self.bound = setup, bound
+        self.state = self.rule.init(setup)
+        if not np.isfinite(bound.value(start.z)):  # bounds without 0: the null model is no anchor
             self.state = self.rule.update(self.state, self.rule, {}, start.z)
-        self._publish(self.bound.project(z), now, self.version)
+        self._publish(z, now, self.version)
 
     def merged(self, chunks: Iterable[int]) -> Array:
         """The surveys of these chunks as one."""
@@ -108,17 +116,23 @@ class Parameters:
         """Other chunks than before were `surveyed`; z stays where it is."""
         assert self.setup is not None
         assert self.z is not None
-        self.setup = self.setup._replace(n_chunks=len(self.live), rows=int(self.survey[0]), start=start)
+        quadratic = self.setup.quadratic
+        self.setup = Setup(len(self.z), len(self.live), int(self.survey[0]), start, quadratic, self.bound, self.z)
         slots = self.fields()
         self.state = self.rule.recount(self.state, self.setup, slots, self.z)
+        for slot in (slot for i, slot in enumerate(self.slots) if slot.fields is not None and i not in slots):
+            slot.fields = slot.version = None  # the rule begins with it anew
         self.fresh, self._whole, self._since_rebuild = set(slots), False, 0
 
     def bind(self, penalty: Penalty) -> None:
         """Use this penalty from now on."""
         assert self.setup is not None
-        mask = np.asarray(self.problem.penalised(self.setup.p), bool)
-        self.bound = Bound(penalty, mask)
-        self.bound.terms()  # settings for another number of columns are found now
+        self.bound = self._bound(penalty, self.setup.p)
+
+    def _bound(self, penalty: Penalty, p: int) -> Bound:
+        bound = Bound(penalty, np.asarray(self.problem.penalised(p), bool))
+        bound.terms()  # settings for another number of columns are found now
+        return bound
 
     @property
     def z(self) -> Array | None:
@@ -183,6 +197,15 @@ class Parameters:
         self.reports += 1.0 / max(len(self.live), 1)
         self._since_rebuild += 1
 
+    def adopted(self, hessian: Array) -> None:
+        """Every chunk's exact answer at today's z was put to `adopt`."""
+        assert self.z is not None
+        slots = self.fields()
+        if len(slots) == len(self.live):
+            self.state = self.rule.adopted(self.state, slots, self.z, hessian)
+            for i, fields in slots.items():
+                self.slots[i].fields = fields
+
     def renewed(self) -> None:
         """A verification's exact answers replaced the slots: sums anew, and a z from all of them."""
         self._since_rebuild = REBUILD + 2 * len(self.slots)
@@ -193,7 +216,9 @@ class Parameters:
     @property
     def due(self) -> bool:
         """Whether enough distinct chunks reported for a new z: min_fresh, or all that had news."""
-        if not self.fresh or (len(self.fresh) < self.rule.min_fresh and self.wanted()):
+        if not self.fresh or self.setup is None:
+            return False
+        if len(self.fresh) < self.rule.enough(self.state, self.setup) and self.wanted():
             return False
         return self._representative() and not self.overdue()
 
@@ -263,9 +288,10 @@ class Parameters:
     def update(self, penalty: Penalty | None, rule: Consensus, now: float) -> None:
         """New settings on a live run."""
         assert self.z is not None
+        if penalty is not None:  # these first: they may refuse
+            assert self.setup is not None
+            rule.suits(self._bound(penalty, self.setup.p))
         slots = self.fields()
-        if penalty is not None:
-            Bound(penalty, self.bound.mask).terms()  # these first: they may refuse
         self.state = rule.update(self.state, self.rule, slots, self.z)
         self.rule = rule
         if penalty is not None:
@@ -275,6 +301,15 @@ class Parameters:
         for i, fields in slots.items():
             self.slots[i].fields = fields
         self.fresh.update(self.live)
+
+    def support(self) -> np.ndarray | None:
+        """The coordinates on which a verification asks for Hessians; None: all."""
+        return None if self.state is None else self.rule.support(self.state, self.bound)
+
+    @property
+    def certifiable(self) -> bool:
+        """Whether a gap can be proved: the problem offers what that takes, and the rule can."""
+        return self.spec.certifiable and (self.setup is None or self.rule.certifies(self.bound))
 
     # -- reads -----------------------------------------------------------------------------------
 

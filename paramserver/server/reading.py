@@ -59,6 +59,7 @@ def status(core: Core, now: float, runners: dict[str, int], server: str) -> Stat
         epoch=core.epoch,
         seconds=end - core.started,
         reason=core.reason,
+        consensus=repr(p.rule),
         notes=tuple(notes),
         waiting_for=tuple(core.dispatch.nowhere()) if not core.over else (),
         empty_chunks=tuple(i for i, slot in enumerate(p.slots) if slot.empty),

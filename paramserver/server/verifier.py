@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paramserver.certificate import Model, model_at
+from paramserver.certificate import Model, model_at, model_on, outside
 from paramserver.consensus.base import Line
 from paramserver.identify import running_away
 from paramserver.messages import Array, Fields, Outcome, Push, Task
@@ -32,6 +32,7 @@ class Verifier:
     _model: Model | None = field(default=None, repr=False)
     _reach: float = 0.0
     hessian: Array | None = field(default=None, repr=False)  #: exact, at the last z that was verified
+    support: np.ndarray | None = field(default=None, repr=False)  #: the coordinates that it is of; None: all
     runaway: tuple[int, ...] = ()  #: coordinates that its Newton step moves far all the same
     _rest: Model | None = field(default=None, repr=False)  #: of the rows that are not separated
     _passed: bool = False  #: its gap was small enough
@@ -46,7 +47,8 @@ class Verifier:
 
     def begin(self, limit: float) -> None:
         """Freeze z and ask every chunk for exact value, gradient and Hessian."""
-        self.ask(Task.VERIFY, self.params.z, {}, limit)
+        support = self.params.support()
+        self.ask(Task.VERIFY, self.params.z, {} if support is None else {"support": support}, limit)
 
     def ask(
         self, task: Task, z: Array | None, fields: Fields, limit: float, chunks: Iterable[int] | None = None
@@ -74,7 +76,12 @@ class Verifier:
         slot = self.params.slots[chunk].fields
         if slot is None or not self.params.problem.quadratic:
             return None
-        return self.params.rule.hessian(slot)
+        known, support = self.params.rule.hessian(slot), self._support_asked
+        return known if support is None or known is None or len(known) == len(support) else None
+
+    @property
+    def _support_asked(self) -> np.ndarray | None:
+        return None if self.gather is None else self.gather.fields.get("support")
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -96,7 +103,7 @@ class Verifier:
         if wrong is not None:
             return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
         gather.add(push.chunk, answer)
-        if push.task is Task.VERIFY and not gather.fields and np.isfinite(answer["f"]):
+        if push.task is Task.VERIFY and "without" not in gather.fields and np.isfinite(answer["f"]):
             self.params.adopt(push, answer["H"])
         return Outcome.ACCEPTED
 
@@ -116,37 +123,77 @@ class Verifier:
         if gather.task is Task.LINE:
             return self._search(gather, now, limit)
         if gather.task is Task.CONJUGATE:
-            term, loss = float(gather.total["fenchel"]), float(gather.total["f"])
-            if "without" in gather.fields:
-                return self._judge_rest(term)
-            return self._judge_ahead(term, loss, now) if "move" in gather.fields else self._judge(term, limit)
-        total = gather.total
-        if gather.fields:
+            return self._conjugate(gather, now, limit)
+        if "without" in gather.fields:
             return self._judge_without(gather, limit)
-        if not np.isfinite(total["f"]):
+        if not np.isfinite(gather.total["f"]):
             return self._judge_too_far(gather.z)
-        self._model = model = model_at(gather.z, float(total["f"]), total["g"], total["H"], self.params.bound)
+        model = self._model_of(gather)
+        bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
+        likely = model.gap(model.bend if bound is None else float(bound))
+        if self.support is None:
+            if bound is not None:
+                return self._judge(likely, limit)
+            self.ask(Task.CONJUGATE, gather.z, {"step": model.step}, limit)
+            return "asking"
+        if self.stopping.passes(likely) or self._stuck or not self.params.rule.adopts:
+            return self._ask_dual({}, limit)
+        return self._judge(likely, limit, proven=False)
+
+    def _model_of(self, gather: Gather) -> Model:
+        """The exact model at the frozen z, and what it says of coefficients that run away."""
+        total, assumed = gather.total, self.params.bound
+        self.support = support = gather.fields.get("support")
+        at = (gather.z, float(total["f"]), total["g"], total["H"], assumed)
+        self._model = model = model_at(*at) if support is None else model_on(support, *at)  # type: ignore[arg-type]
         self._reach = float(total["reach"] @ np.abs(model.step))
         self.hessian = total["H"]
-        away = running_away(model.step, total["reach"], free_of(self.params.bound))
+        self.params.adopted(total["H"])
+        away = running_away(model.step, total["reach"], free_of(assumed))
         self.runaway = away if self.params.rule.adopts else ()  # other rules take no Newton steps: no evidence
         moved = float(np.abs(model.step[list(self.runaway)]).max(initial=0.0))
         steady = moved >= 0.7 * self._moved  # ordinary steps shrink near an optimum, and fast
         self._looks, self._moved = (self._looks + 1 if steady else 1) if self.runaway else 0, moved
-        bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
-        if bound is not None:
-            return self._judge(float(bound), limit)
-        self.ask(Task.CONJUGATE, gather.z, {"step": model.step}, limit)
+        return model
+
+    def _conjugate(self, gather: Gather, now: float, limit: float) -> str:
+        """The Fenchel term is known, and where there is a support, v on all coordinates."""
+        model, term, loss = self._model, float(gather.total["fenchel"]), float(gather.total["f"])
+        assert model is not None
+        if "without" in gather.fields:
+            return self._judge_rest(term)
+        ahead, off = "move" in gather.fields, 0.0
+        if self.support is not None:
+            off = outside(self.support, model.z, -gather.total["dual"], self.params.bound)  # off it, z⁺ is z
+        if ahead:
+            return self._judge_ahead(term + off, loss, now)
+        gap = model.gap(term) + off
+        if "then" not in gather.fields:
+            return self._judge(gap, limit)
+        self._prove(gap)
+        return "passed" if self._passed else str(gather.fields["then"])
+
+    def _ask_dual(self, fields: Fields, limit: float) -> str:
+        model = self._model
+        assert model is not None
+        self.ask(Task.CONJUGATE, model.z, {"step": model.step, "dual": True, **fields}, limit)
         return "asking"
 
-    def _judge(self, fenchel: float, limit: float) -> str:
+    def _prove(self, gap: float) -> None:
+        model = self._model
+        assert model is not None
+        kind = self.params.rule.certificate
+        self.verified = Verified(self.params.version, model.objective, gap / self.stopping.scale, gap, kind)
+        self._passed = self.stopping.passes(gap)
+
+    def _judge(self, gap: float, limit: float, proven: bool = True) -> str:
+        """What to do about this gap; not ``proven``: the least it may be, coordinates off the support left out."""
         model, stopping = self._model, self.stopping
         assert model is not None
-        gap = model.gap(fenchel)
-        self.verified = Verified(self.params.version, model.objective, gap / stopping.scale, gap, "duality gap")
-        self._passed = stopping.passes(gap)
-        if self._passed and not (self.runaway and self._can_do_without):
-            return "passed"
+        if proven:
+            self._prove(gap)
+            if self._passed and not (self.runaway and self._can_do_without):
+                return "passed"
         if self._looks >= LOOKS and not self._stuck and self._can_do_without:
             small = 0.1 * stopping.allowed() / max(self.params.survey[0], 1.0)
             self.ask(Task.VERIFY, model.z, {"without": (model.step, small)}, limit)
@@ -154,12 +201,16 @@ class Verifier:
         if self._stuck:
             return "stalled"
         self.params.state, self._line = self.params.rule.judge(self.params.state, model)
-        promise = self._promise(gap)
-        if stopping.failed(self.estimate, gap, model.objective, self.params.reports):
-            return "stalled"
-        if not stopping.worth(promise):
-            return "failed"
-        self.ask(Task.CONJUGATE, model.z, {"step": model.step, "move": model.z_plus - model.z}, limit)
+        stalled = stopping.failed(self.estimate, gap, model.objective, self.params.reports)
+        worth = stopping.worth(self._promise(gap)) and not stalled
+        if not worth and not proven:
+            return self._ask_dual({"then": "stalled" if stalled else "failed"}, limit)
+        if not worth:
+            return "stalled" if stalled else "failed"
+        move = {"move": model.z_plus - model.z}
+        if self.support is not None:
+            return self._ask_dual(move, limit)
+        self.ask(Task.CONJUGATE, model.z, {"step": model.step, **move}, limit)
         return "asking"
 
     def _judge_too_far(self, z: Array) -> str:
@@ -171,7 +222,7 @@ class Verifier:
 
     @property
     def _can_do_without(self) -> bool:
-        return callable(getattr(self.params.problem, "without", None))
+        return self.support is None and callable(getattr(self.params.problem, "without", None))
 
     def _judge_without(self, gather: Gather, limit: float) -> str:
         """Rows that run away may have no finite dual: bound F* by the others', and charge theirs whole.
@@ -207,7 +258,8 @@ class Verifier:
         self.params.jump(model.z_plus, now)
         gap = fenchel + model.charge
         objective = loss + self.params.bound.value(model.z_plus)
-        self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, "duality gap")
+        kind = self.params.rule.certificate
+        self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, kind)
         return "passed" if self.stopping.passes(gap) and not self.runaway else "failed"
 
     def move_along(self, z: Array, now: float) -> None:
@@ -216,7 +268,8 @@ class Verifier:
         assert self.params.z is not None
         assert self.verified is not None
         step = z - self.params.z
-        charge = 0.5 * max(float(step @ (self.hessian @ step)), 0.0)
+        moved = step if self.support is None else step[self.support]
+        charge = 0.5 * max(float(moved @ (self.hessian @ moved)), 0.0)
         gap = self.verified.gap_absolute + charge
         if np.any(step) and (charge <= 1e-2 * self.verified.gap_absolute or self.stopping.passes(gap)):
             self.params.jump(z, now)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import paramserver as ps
-from paramserver.consensus import Consensus
+from paramserver.consensus import Auto, Consensus
 from paramserver.errors import InvalidInput
 from paramserver.messages import Assignment, Push
 from paramserver.server import checkpoint, reading
@@ -24,7 +24,8 @@ DATA = [PROBLEM.prepare(X[k::6], Y[k::6]) for k in range(6)]
 
 
 def spec(rule: Consensus, penalty: ps.Penalty | None = None) -> RunSpec:
-    return RunSpec(PROBLEM, penalty or ps.L1(2.0), rule, 6, run_id="r", tol=1e-9)
+    penalty = penalty or (ps.L2(2.0) if isinstance(rule, ps.LBFGS) else ps.L1(2.0))
+    return RunSpec(PROBLEM, penalty, rule, 6, run_id="r", tol=1e-9)
 
 
 def drive(core: Core, pushes: int, now: float = 0.0) -> None:
@@ -41,7 +42,7 @@ def drive(core: Core, pushes: int, now: float = 0.0) -> None:
         core.deliver(push, now + k + 0.5)
 
 
-RULES = [ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0)]
+RULES = [ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0), ps.ActiveNewton(), ps.LBFGS()]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -59,6 +60,21 @@ def test_goes_on_from_any_moment(rule: Consensus, pushes: int) -> None:
     drive(whole, 5000)
     np.testing.assert_allclose(result.z, reading.result(whole).z, atol=1e-3)
     assert abs(result.objective - reading.result(whole).objective) <= 2e-9 * whole.stopping.scale
+
+
+def test_a_chosen_rule_is_the_one_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where today's shape would choose another."""
+    core = Core(spec(Auto()), 1, 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("paramserver.consensus.auto.BYTES", 0)
+        drive(core, 20)
+    assert isinstance(core.params.rule, ps.ActiveNewton)
+    again = checkpoint.load(checkpoint.dump(core), core.spec, 2, 100.0)
+    assert isinstance(again.params.rule, ps.ActiveNewton)
+    drive(again, 5000, 100.0)
+    result = reading.result(again)
+    assert result is not None
+    assert result.converged
 
 
 def test_what_is_stored_comes_back_the_same() -> None:

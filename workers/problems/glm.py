@@ -300,11 +300,27 @@ class GLM(Family, Problem):
         X = self.design(data)
         return self._bordered(X.gram(curvature), sums(X, curvature), float(curvature.sum()))
 
-    def _bordered(self, H: Array, edge: Array, corner: float) -> Array:
+    def hessian_of(self, data: Data, curvature: Array, coordinates: np.ndarray) -> Array:
+        """`hessian` of these coordinates of z alone, (k, k); nothing of size (p, p) is made."""
+        X, coordinates = self.design(data), np.asarray(coordinates, dtype=np.intp)
+        slopes = coordinates < X.shape[1]
+        block = self._block_of(X, coordinates[slopes], curvature)
+        if slopes.all():
+            return block[: len(slopes), : len(slopes)]
+        at = np.where(slopes, np.cumsum(slopes) - 1, len(block) - 1)
+        out: Array = block[np.ix_(at, at)]
+        return out
+
+    def _block_of(self, X: Design, columns: np.ndarray, weight: Array) -> Array:
+        """`_bordered` of these columns."""
+        return self._bordered(X.gram_of(columns, weight), sums(X, weight)[columns], float(weight.sum()), columns)
+
+    def _bordered(self, H: Array, edge: Array, corner: float, columns: Any = slice(None)) -> Array:
         """A Hessian block in the units of z, with the intercept's row and column where there is one."""
         if self.units is not None:
-            H = H / self.units.scale / self.units.scale[:, None]
-            edge = edge / self.units.scale
+            scale = self.units.scale[columns]
+            H = H / scale / scale[:, None]
+            edge = edge / scale
         return np.block([[H, edge[:, None]], [edge, np.array([[corner]])]]) if self.fit_intercept else H
 
     def hessian_diagonal(self, data: Data, curvature: Array) -> Array:
@@ -326,6 +342,23 @@ class GLM(Family, Problem):
         counts = data.weights > 0  # 0·inf is nan
         loss = self._weighed(data, slice(None), at + moved).loss.sum()
         return float(terms[counts] @ data.weights[counts]), float(loss)
+
+    def dual(self, data: Data, z: Array, step: Array) -> Array:
+        """Xᵀθ, (p,), for `fenchel`'s θ, the weights counted."""
+        W, b = self._plain(z)
+        W_step, b_step = self._plain(step)
+        out, free = np.zeros_like(W), np.zeros(W.shape[1:])
+        for rows, X in self.design(data).blocks():
+            at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
+            theta = at.first + self._bent(at.second, X.dot(W_step) + b_step)
+            out += X.tdot(theta)
+            free = free + theta.sum(axis=0)
+        return self._flat(out, free)
+
+    @staticmethod
+    def _bent(curvature: Array, delta: Array) -> Array:
+        """ℓ''·δ by row."""
+        return curvature * delta
 
     def without(self, data: Data, z: Array, step: Array, small: float) -> Data:
         """The chunk less rows that ``step`` moves by 0.4 margins or more, or whose loss at z is at most ``small``.

@@ -162,6 +162,28 @@ class Multinomial(GLM):
                 H[np.ix_(places[other], places[k])] += block
         return H
 
+    def hessian_of(self, data: Data, curvature: Array, coordinates: np.ndarray) -> Array:
+        X, coordinates = self.design(data), np.asarray(coordinates, dtype=np.intp)
+        d, slopes = X.shape[1], coordinates < self._width * X.shape[1]
+        label = np.where(slopes, coordinates // d, coordinates - self._width * d)
+        column = np.where(slopes, coordinates % d, d)  # d: the intercept, after the columns of a block
+        H = np.empty((len(column), len(column)))
+        for k, other, sign, weight in self._pairs(curvature):
+            a, b = np.flatnonzero(label == k), np.flatnonzero(label == other)
+            columns = np.unique(column[np.concatenate([a, b])])
+            columns = columns[columns < d]
+            block = sign * self._block_of(X, columns, weight)
+            block = block[np.ix_(np.searchsorted(columns, column[a]), np.searchsorted(columns, column[b]))]
+            H[np.ix_(a, b)], H[np.ix_(b, a)] = block, block.T
+        return H
+
+    @staticmethod
+    def _bent(curvature: Array, delta: Array) -> Array:
+        total = curvature.sum(axis=1, keepdims=True)
+        mean = (curvature * delta).sum(axis=1, keepdims=True)
+        out: Array = curvature * (delta - np.divide(mean, total, out=np.zeros_like(mean), where=total > 0))
+        return out
+
     def hessian_diagonal(self, data: Data, curvature: Array) -> Array:
         X, own = self.design(data), [w for k, other, _, w in self._pairs(curvature) if k == other]
         squares = np.stack([X.squares(weight) for weight in own], axis=1)
