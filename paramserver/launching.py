@@ -11,11 +11,12 @@ from typing import Any
 import cloudpickle
 import distributed
 
+from paramserver.asking import ask_supervisor
 from paramserver.consensus import Consensus, named
 from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import NoPenalty, Penalty
-from paramserver.run import Run, ask_supervisor
+from paramserver.run import Run
 from paramserver.server import inferring
 from paramserver.server.spec import RunSpec
 from paramserver.supervisor.keeper import KEYS_LIMIT

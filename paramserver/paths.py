@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from paramserver.errors import InvalidInput, ParamServerError
+from paramserver.errors import InvalidInput, ParamServerError, RunFailed
 from paramserver.launching import client_of, forget, launch
 from paramserver.messages import Array
 from paramserver.penalties import L1, Penalty
@@ -96,6 +96,8 @@ def path(
     ------
     InvalidInput
         Also where a number of alphas is asked for and no alpha makes coefficients zero (`L2`).
+    RunFailed
+        A limit ended the run before there was a first alpha.
     """
     n, chosen = _checked(penalty, alphas, eps)
     client = client_of(options.pop("client", None))
@@ -106,6 +108,8 @@ def path(
     try:
         result = run.result()
         if chosen is None:
+            if result.reason not in KEPT_ON:
+                raise RunFailed(f"the path's run ended ({result.reason}) before it had its first alpha: allow it more")
             chosen = np.geomspace(1.0, eps, n) * _alpha_max(run, penalty)
             run.update(penalty=_strong(penalty, chosen[0]))
             result = run.result()

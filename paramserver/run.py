@@ -12,10 +12,10 @@ from typing import Any
 
 import cloudpickle
 
+from paramserver.asking import ask_supervisor, scheduler_of
 from paramserver.errors import (
     CallTimeout,
     InvalidInput,
-    NoScheduler,
     ParamServerError,
     RunFailed,
     ServerGone,
@@ -31,33 +31,6 @@ from paramserver.workers import chunks as chunking
 
 POLL = 10.0  #: seconds of one long poll for the end
 ADD_LIMIT = 200.0  #: seconds for the supervisor to hold what is added, and to tell the server
-
-
-def scheduler_of(client: Any) -> Any:
-    """The client's way to the scheduler, if it still has one."""
-    if client.scheduler is None or client.status in ("closing", "closed"):
-        raise NoScheduler(f"the client is {client.status}: connect a new one")
-    return client.scheduler
-
-
-async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **arguments: Any) -> Any:
-    """One call to the scheduler's handler, with a limit."""
-    scheduler = scheduler_of(client)
-    try:
-        reply = await asyncio.wait_for(scheduler.paramserver(do=do, **arguments), timeout)
-    except asyncio.TimeoutError:
-        raise CallTimeout(f"the scheduler did not answer {do!r} within {timeout:g} s") from None
-    except (AttributeError, ValueError, KeyError) as error:
-        if do in ("find", "list", "wait"):  # no plug-in yet: nothing was ever launched here
-            raise UnknownRun("no runs on this scheduler: nothing has been launched there yet") from None
-        raise NoScheduler(f"the scheduler does not know paramserver: {error!r}") from error
-    except OSError as error:
-        raise NoScheduler(f"the scheduler cannot be reached: {error}") from error
-    if reply is None:  # what Dask answers to a call that it does not know
-        raise UnknownRun("no runs on this scheduler: nothing has been launched there yet")
-    if reply["status"] != "OK":
-        raise pickle.loads(reply["exception"])
-    return reply["result"]
 
 
 class Run:
@@ -344,9 +317,12 @@ class Run:
         return await self._hand_over(given.X, self._cut(await self._about(), given, chunks))
 
     async def _about(self) -> tuple[Any, float]:
+        limit = time.monotonic() + ADD_LIMIT
         while (about := await self._call("about")) is None:
-            if (await self._find())["state"] != "waiting":
+            if not _live(await self._find()):
                 raise InvalidInput(f"run {self.name!r} is over ({self._summary['state']}): launch a new one")
+            if time.monotonic() > limit:
+                raise CallTimeout(f"run {self.name!r} had no server for {ADD_LIMIT:g} s")
             await asyncio.sleep(0.05)
         return about  # type: ignore[no-any-return]
 

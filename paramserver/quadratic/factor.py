@@ -28,7 +28,7 @@ class Factor:
         self._factor = cholesky(scaled)
 
     def solve(self, rhs: Array, refinements: int = 2) -> Array:
-        """B⁻¹ rhs; refinement takes the ridge's bias out of the directions that B determines."""
+        """B⁻¹ rhs, (p,); refinement takes the ridge's bias out of the directions that B determines."""
         out = self._once(rhs)
         for _ in range(refinements):
             out = out + self._once(rhs - self.B @ out)

@@ -129,6 +129,9 @@ class Core:
                 self._note(self.params.chosen)
             self.stopping.superlinear = self.params.rule.adopts
             self._fits(len(start.z), len(self.params.live))
+            if self.params.chosen:
+                self._note(self.params.chosen)
+            self.stopping.superlinear = self.params.rule.adopts
         else:
             self.params.recount(start)
         self.stopping.scale = self.spec.scale(start.objective)

@@ -52,7 +52,8 @@ class Inferring:
     def begin(self, reason: str, limit: float) -> bool:
         """Ask, if inference is wanted and there can be any; False where the run may end at once."""
         self.reason, self._found = reason, None
-        if self._refusal():
+        verified = self.verifier.verified  # not of this z where F is infinite there
+        if verified is None or verified.version != self.params.version or self._refusal():
             return False
         self.verifier.ask(Task.INFER, self.params.z, {}, limit)
         return True

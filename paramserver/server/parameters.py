@@ -115,7 +115,8 @@ class Parameters:
         """Other chunks than before were `surveyed`; z stays where it is."""
         assert self.setup is not None
         assert self.z is not None
-        self.setup = self.setup._replace(n_chunks=len(self.live), rows=int(self.survey[0]), start=start)
+        quadratic = self.setup.quadratic
+        self.setup = Setup(len(self.z), len(self.live), int(self.survey[0]), start, quadratic, self.bound, self.z)
         slots = self.fields()
         self.state = self.rule.recount(self.state, self.setup, slots, self.z)
         self.fresh, self._whole, self._since_rebuild = set(slots), False, 0
@@ -284,12 +285,10 @@ class Parameters:
     def update(self, penalty: Penalty | None, rule: Consensus, now: float) -> None:
         """New settings on a live run."""
         assert self.z is not None
-        if penalty is not None:
+        if penalty is not None:  # these first: they may refuse
             assert self.setup is not None
             rule.suits(self._bound(penalty, self.setup.p))
         slots = self.fields()
-        if penalty is not None:
-            Bound(penalty, self.bound.mask).terms()  # these first: they may refuse
         self.state = rule.update(self.state, self.rule, slots, self.z)
         self.rule = rule
         if penalty is not None:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import enet_path, lasso_path
 
 import paramserver as ps
-from cluster.helpers import make_data, reference
+from cluster.helpers import Slow, make_data, reference
 from paramserver import errors
 
 X, Y = make_data(n=4_000, d=8, kind="linear")
@@ -77,6 +77,8 @@ def test_a_limit_shortens_it(client: Any) -> None:
     assert 1 <= len(found) < 200
     assert len(found.alphas) == len(found.results)
     assert found[len(found) - 1].reason == "max_pushes"
+    with pytest.raises(errors.RunFailed, match=r"run ended \(max_pushes\) before"):
+        ps.path(Slow(delay=0.2), X, Y > 0, client=client, max_pushes=1)
 
 
 @pytest.mark.parametrize(

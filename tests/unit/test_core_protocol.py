@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paramserver.consensus import ADMM, AggregatedNewton
-from paramserver.errors import BadData, ChunkChanged, InvalidInput, StepFailed
+from paramserver.errors import BadData, ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import Assignment, Failure, Outcome, Push, Stop, Task, Version, Wait
 from paramserver.penalties import L1, L2, NoPenalty
 from paramserver.server import reading
@@ -634,7 +634,8 @@ def test_from_another_start(penalty):
     np.testing.assert_allclose(far.z, near.z, atol=2e-3)
     wrong = Play(z0=np.zeros(3))
     wrong.until(lambda core: core.over)
-    assert isinstance(wrong.core.error, InvalidInput | StepFailed)
+    assert isinstance(wrong.core.error, RunFailed)
+    assert "z0 has shape (3,)" in wrong.core.reason
 
 
 def test_staleness_counts_versions_and_time():

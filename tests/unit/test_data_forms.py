@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from paramserver.errors import InvalidInput
 from paramserver.penalties import L2
 from paramserver.simulator import simulate
-from paramserver.workers import exposure as exposures
+from paramserver.workers import at_hand
 from paramserver.workers.design import Table
 from paramserver.workers.problems import Logistic
 
@@ -62,4 +62,4 @@ def test_what_cannot_be_an_offset_is_refused(given: dict[str, Any], words: str) 
 
 
 def test_a_lazy_exposure_is_quiet_until_it_is_read() -> None:
-    np.testing.assert_array_equal(exposures.log(np.array([1, 0, -1], np.int8)), [0.0, -np.inf, np.nan])
+    np.testing.assert_array_equal(at_hand.log(np.array([1, 0, -1], np.int8)), [0.0, -np.inf, np.nan])
