@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paramserver.certificate import Model, model_at, model_on, outside
+from paramserver.certificate import Model, damped, model_at, model_on, outside
 from paramserver.consensus.base import Line
 from paramserver.identify import running_away
 from paramserver.messages import Array, Fields, Outcome, Push, Task
@@ -38,7 +38,9 @@ class Verifier:
     _passed: bool = False  #: its gap was small enough
     _looks: int = 0  #: verifications in a row that saw some, moving on and on
     _moved: float = 0.0
-    _stuck: bool = False
+    _stuck: bool = False  #: no point of the line search was lower: z is its anchor
+    _damped: bool = False  #: nor, if that fails too, one along a shorter step
+    _slope: tuple[Array, Array] | None = field(default=None, repr=False)  #: exact gradient and reach, at that z
     _asked: int = 0  #: gathers begun
     _line: Line | None = field(default=None, repr=False)
     _searching: Line | None = field(default=None, repr=False)
@@ -147,6 +149,7 @@ class Verifier:
         at = (gather.z, float(total["f"]), total["g"], total["H"], assumed)
         self._model = model = model_at(*at) if support is None else model_on(support, *at)  # type: ignore[arg-type]
         self._reach = float(total["reach"] @ np.abs(model.step))
+        self._slope = total["g"], total["reach"]
         self.hessian = total["H"]
         self.params.adopted(total["H"])
         away = running_away(model.step, total["reach"], free_of(assumed))
@@ -199,9 +202,9 @@ class Verifier:
             self.ask(Task.VERIFY, model.z, {"without": (model.step, small)}, limit)
             return "asking"
         if self._stuck:
-            return "stalled"
+            return self._damp(limit)
         self.params.state, self._line = self.params.rule.judge(self.params.state, model)
-        stalled = stopping.failed(self.estimate, gap, model.objective, self.params.reports)
+        stalled = self._stalled(gap, model.objective)
         worth = stopping.worth(self._promise(gap)) and not stalled
         if not worth and not proven:
             return self._ask_dual({"then": "stalled" if stalled else "failed"}, limit)
@@ -213,12 +216,26 @@ class Verifier:
         self.ask(Task.CONJUGATE, model.z, {"step": model.step, **move}, limit)
         return "asking"
 
+    def _damp(self, limit: float) -> str:
+        """Newton's step from this anchor led nowhere: search along a damped one before giving up."""
+        model = self._model
+        if self.support is not None or model is None or self.hessian is None or self._slope is None:
+            return "stalled"
+        step, decrease = damped(model, self._slope[0], self.hessian, self._slope[1], self.params.bound)
+        self._line, self._damped = Line(model.z, step, model.objective, decrease), True
+        return "asking" if self.search(limit) else "stalled"
+
     def _judge_too_far(self, z: Array) -> str:
         """F is infinite (it overflows): nothing is certified, and the rule may go back to its anchor."""
         self.hessian, self.runaway, self._looks = None, (), 0
         nowhere = Model(z, np.inf, np.inf, z, np.zeros_like(z), 0.0, np.inf, 0.0, 0.0)
         self.params.state, self._line = self.params.rule.judge(self.params.state, nowhere)
-        return "stalled" if self.stopping.failed(self.estimate, np.inf, np.inf, self.params.reports) else "failed"
+        return "stalled" if self._stalled(np.inf, np.inf) else "failed"
+
+    def _stalled(self, gap: float, objective: float) -> bool:
+        """No progress any more, and no better z to go back to first."""
+        stalled = self.stopping.failed(self.estimate, gap, objective, self.params.reports)
+        return stalled and (self._line is None or objective <= self._line.objective)
 
     @property
     def _can_do_without(self) -> bool:
@@ -249,7 +266,8 @@ class Verifier:
             return "separated"
         if self._passed:
             return "passed"
-        return "stalled" if self.stopping.failed(self.estimate, gap, model.objective, self.params.reports) else "failed"
+        self.params.state, self._line = self.params.rule.judge(self.params.state, model)  # F may have risen here too
+        return "stalled" if self._stalled(gap, model.objective) else "failed"
 
     def _judge_ahead(self, fenchel: float, loss: float, now: float) -> str:
         """z⁺ with the dual found at z: one light pass certifies a Newton step without another Hessian."""
@@ -300,6 +318,9 @@ class Verifier:
         penalty = np.array([self.params.bound.value(point) for point in points])
         values = gather.total["values"] + penalty
         enough = values <= line.objective - 1e-4 * STEPS * line.decrease
+        was_damped, self._damped = self._damped, False
+        if was_damped and not enough.any():
+            return "stalled"  # at the anchor, which is certified
         z = points[int(np.argmin(values))] if enough.any() else line.z
         self.params.jump(z, now)
         self._stuck = not enough.any()  # back at the anchor: certify it, and that is all there is

@@ -63,6 +63,12 @@ def huber() -> Hard:
     return Hard(ps.Huber(1.35), partial(losses.huber, delta=1.35), X, 1000 + m + rng.standard_t(1.5, len(m)))
 
 
+def clipped(problem: Any, loss: losses.Loss) -> Hard:
+    """So sharp a kink that at the null model only a few rows bend the losses."""
+    rng, X, m = _plain(4)
+    return Hard(problem, loss, X[:400], (m + rng.standard_t(2.0, len(m)))[:400])
+
+
 def gamma() -> Hard:
     rng, X, m = _plain(2)
     return Hard(ps.Gamma(), losses.gamma, X, rng.gamma(1.0, np.exp(m + 3)))
@@ -92,6 +98,10 @@ HARD = {
     "poisson, mean 1000": partial(poisson, 1000.0),
     "huber, y ≈ 1000": huber,
     "huber, y ≈ 1000, sorted": lambda: huber().sorted(),
+    "huber, delta 0.01": lambda: clipped(ps.Huber(0.01), partial(losses.huber, delta=0.01)),
+    "quantile, smoothing 0.01": lambda: clipped(
+        ps.Quantile(0.9, smoothing=0.01), partial(losses.quantile, level=0.9, smoothing=0.01)
+    ),
     "gamma, sorted": lambda: gamma().sorted(),
     "tweedie, sorted": lambda: tweedie().sorted(),
     "logistic, heavy tails, sorted": lambda: heavy_logistic().sorted(),
