@@ -346,7 +346,10 @@ def test_zero_weights(client: Any) -> None:
     assert "weights are zero" in failing(client, X, Y, sample_weight=np.zeros(N))
     weight = np.ones(N)
     weight[2] = -1.0
-    assert "negative" in failing(client, X, Y, sample_weight=weight)
+    with pytest.raises(errors.InvalidInput, match="row 2"):  # at hand: before anything is sent
+        ps.launch(ps.Logistic(), X, Y, sample_weight=weight, client=client)
+    lazy = da.from_array(weight, chunks=2000)
+    assert "negative" in failing(client, as_dask(), da.from_array(Y, chunks=2000), sample_weight=lazy)
 
 
 def test_empty_chunks_are_skipped_and_shown(client: Any) -> None:
