@@ -38,7 +38,7 @@ def main() -> None:
                 ratios.append(result.gap_absolute / gap)
         spread = f"{np.median(pushes):.1f} to {max(pushes):.1f}"
         worst = f"{max(ratios):.2f} ({len(ratios)})" if ratios else "-"
-        print(f"{family:14} {len(PENALTIES):9} {len(cells):6} {spread:>16} {max(gaps):15.1e} {worst:>15}")
+        print(f"{family:14} {len(cells):6} {spread:>16} {max(gaps):15.1e} {worst:>15}")
     print(
         f"(pushes: median to most; certified/true: the worst of those cells whose true gap is above {10 * SLACK:.0e}, "
         f"and how many these are; tol {TOL:.0e})"
