@@ -1,6 +1,7 @@
 """What scikit-learn, glum, statsmodels and skglm make of the same models: our objective is as low, the answer theirs.
 
-Objectives are taken by definition, in extended precision. The peers' tolerances are as tight as they go.
+Objectives are taken by definition, in extended precision. The peers' tolerances are as tight as they go; those that
+are not installed (`pip install "paramserver[peers]"`) are skipped.
 """
 
 from __future__ import annotations
