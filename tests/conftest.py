@@ -24,6 +24,16 @@ def pytest_configure(config: Any) -> None:
     config.addinivalue_line("markers", "logs_errors: this test makes paramserver log errors on purpose")
 
 
+ONE_CLUSTER = ("cluster", "faults", "docs")  #: rooms whose tests run one after the other: they measure time
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Two processes: one for the tests that need a cluster, and all others beside them."""
+    for item in items:
+        if item.path.parent.name in ONE_CLUSTER:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(autouse=True)
 def _no_errors_logged(request: Any) -> Iterator[None]:
     """The supervisor of a LocalCluster lives in this process: what it logs as an error is a bug."""
