@@ -95,7 +95,7 @@ class Ball(Penalty):
         L1(2.0, [3.0]), Box(-1.0, 2.0), Box(0.5, np.inf, 2.0, 0.5), Box(-3.0, -0.1, 1.0, 1.0), Box(0.3, 0.3),
         NonNegative(), NonNegative(2.0, 0.7), GroupL1(1, 2.0), GroupL1([[0]], 0.0), GroupL1([[0]], 3.0, [0.0]),
     ],
-    ids=repr,
+    ids=lambda v: repr(v).split(" at 0x")[0],
 )  # fmt: skip
 @pytest.mark.parametrize("d", [1, 8])
 def test_penalty(penalty, d):
