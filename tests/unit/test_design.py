@@ -333,7 +333,7 @@ def test_a_vector_is_a_column(X: Any) -> None:
         (np.zeros((2, 2, 2)), r"shape \(2, 2, 2\)"),
         ([[1, 2], [3]], "array"),
     ],
-    ids=str,
+    ids=lambda v: repr(v).split(" at 0x")[0],
 )
 def test_what_is_no_design_is_refused_in_words(X: Any, words: str) -> None:
     with pytest.raises(BadData, match=words):

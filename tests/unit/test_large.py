@@ -303,7 +303,7 @@ def test_what_nothing_can_do_is_said():
         (ps.ActiveNewton(), ProxOnly(), 'consensus="newton"'),
         (ps.ActiveNewton(), ps.L2(1.0), 'consensus="lbfgs"'),
     ],
-    ids=repr,
+    ids=lambda v: repr(v).split(" at 0x")[0],
 )
 def test_a_rule_refuses_a_penalty_it_is_not_for(rule, penalty, says):
     with pytest.raises(InvalidInput, match=says):
