@@ -43,3 +43,17 @@ def divergence(u: Array, r: Array, moved: Array, s: Array) -> Array:
         far = moved - q + xlog1py(q, r) - q * s
         out = np.where(np.abs(w) <= NEAR, q * series(-w), far)
     return np.where(inside & ~np.isnan(out), np.maximum(out, 0.0), np.inf)
+
+
+def cautious_bound(bend: float, reach: float) -> float | None:
+    """A bound of Σ fenchel from bend = ΔᵀHΔ and reach ≥ max|xᵀΔ|: c(r)·bend, None from r = 1 on.
+
+    c(r) = ∫₀¹(1−t)/(1−tr)dt, for losses whose curvature changes by a factor of at most e^|δ| over δ
+    (logistic, multinomial, Poisson, Gamma, Tweedie): the dual's curvature is at least (1 − t|δ|) of
+    the primal's a share t of the way.
+    """
+    if reach >= 1.0:
+        return None
+    if reach < 1e-3:
+        return bend * (0.5 + reach / 6.0 + reach**2 / 10.0)
+    return bend * (reach + (1.0 - reach) * float(np.log1p(-reach))) / reach**2

@@ -1,66 +1,29 @@
-"""Generalised linear models: what all losses of a margin share.
+"""Generalised linear models: what all families share, from a chunk's parts to the null model.
 
-A loss is a function of margins m = Xᵀw + b + offset, one margin a row, or K (`Multinomial`). One
-pass over a block of rows that stays in the cache gives margins, losses and gradient; the storage
-of X is `paramserver.workers.design`'s.
+A family says its losses (`rows`, `fenchel_rows`) and the sums that the null model is made of
+(`tally`, `null_of`); the passes over the data are `Passes`'.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from paramserver.errors import BadData
 from paramserver.messages import Array
-from paramserver.workers.design import Design, as_design
-from paramserver.workers.problems.base import Evaluation, Null, Problem, Start
+from paramserver.workers.design import as_design
+from paramserver.workers.problems.base import Null, Start
 from paramserver.workers.problems.columns import column, offsets
 from paramserver.workers.problems.moments import Family
-from paramserver.workers.problems.units import Columns, Units
-
-LARGEST = 1e200  #: losses beyond count as infinite: products with their derivatives would overflow
-
-
-class Rows(NamedTuple):
-    """Unweighted losses (n,), first and second derivatives by margin, (n,) or (n, K)."""
-
-    loss: Array
-    first: Array
-    second: Array
-
-
-@dataclass
-class Data:
-    """One chunk: design (n, d), y (n,), weight (n,) or None, offset (n,), (n, K) or None."""
-
-    X: Design
-    y: Array
-    weight: Array | None = None
-    offset: Array | None = None
-    memo: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return len(self.y)
-
-    @property
-    def weights(self) -> Array:
-        """(n,), ones where none were given."""
-        return np.ones(self.rows) if self.weight is None else self.weight
-
-    def extent(self) -> tuple[Array, Array]:
-        """Smallest and largest value of each column, looked for once."""
-        if "extent" not in self.memo:
-            self.memo["extent"] = self.X.extent()
-        out: tuple[Array, Array] = self.memo["extent"]
-        return out
+from paramserver.workers.problems.passes import Data, Passes
+from paramserver.workers.problems.units import Columns
 
 
 @dataclass(frozen=True)
-class GLM(Family, Problem):
+class GLM(Family, Passes):
     """Σ weight·loss(xᵀw + b + offset, y); z = (w, b) with the intercept b last, where there is one.
 
     Parameters
@@ -73,26 +36,7 @@ class GLM(Family, Problem):
         data's own units all the same.
     """
 
-    curved: ClassVar[bool] = True
-
-    fit_intercept: bool = field(default=True, kw_only=True)
-    standardize: bool = field(default=False, kw_only=True)
-    #: What the survey of all chunks said; z is in these units.
-    units: Units | None = field(default=None, kw_only=True, repr=False, compare=False)
-
     # -- what a family says ----------------------------------------------------------------------
-
-    @abstractmethod
-    def rows(self, margins: Array, y: Array) -> Rows:
-        """Losses and derivatives at the margins, (n,) each."""
-
-    @abstractmethod
-    def fenchel_rows(self, margins: Array, y: Array, delta: Array, moved: Array) -> Array:
-        """ℓ(m) + ℓ*(θ) − θ·m per row at m = margins + moved, θ = ℓ' + ℓ''·delta at the margins.
-
-        inf where θ leaves the domain. In place of ℓ*(θ), which may have no closed form, any bound of it
-        from above will do, if it depends on θ alone and not on ``moved``.
-        """
 
     @abstractmethod
     def tally(self, y: Array, weight: Array, offset: Array | None) -> Array:
@@ -131,65 +75,6 @@ class GLM(Family, Problem):
             if (weight < 0).any():
                 raise BadData(f"row {int(np.argmax(weight < 0))} has a negative sample_weight")
         return Data(X, y, weight, None if offset is None else offsets(offset, n, self.margins_per_row))
-
-    @property
-    def margins_per_row(self) -> int | None:
-        """1, or K; None where only the data will tell."""
-        return 1
-
-    # -- z and its units -------------------------------------------------------------------------
-
-    def penalised(self, p: int) -> np.ndarray:
-        mask = np.ones(p, bool)
-        if self.fit_intercept:
-            mask[p - self._width :] = False
-        return mask
-
-    @property
-    def _width(self) -> int:
-        return self.margins_per_row or 1
-
-    def _split(self, z: Array) -> tuple[Array, Any]:
-        """(W (d,) or (d, K), b) in the units of z."""
-        if not self.fit_intercept:
-            return z, 0.0
-        return z[:-1], z[-1]
-
-    def _join(self, W: Array, b: Any) -> Array:
-        """The inverse of `_split`."""
-        return np.append(W, b) if self.fit_intercept else W
-
-    def _plain(self, z: Array) -> tuple[Array, Any]:
-        """(W, b) for the shifted, unscaled columns that the passes work on."""
-        W, b = self._split(z)
-        return (W, b) if self.units is None else (self.units.coef(W), b)
-
-    def _flat(self, W: Array, b: Any) -> Array:
-        """A gradient in the units of z, from one for the shifted columns."""
-        return self._join(W if self.units is None else self.units.coef(W), b)
-
-    def unpack(self, z: Array) -> tuple[Array, Any]:
-        W, b = self._split(self.outward(z))
-        return W.T, (b if np.ndim(b) else float(b))
-
-    def outward(self, z: Array) -> Array:
-        if self.units is None:
-            return z
-        W, b = self._plain(z)
-        return self._join(W, b - self.units.below(W))
-
-    def inward(self, z: Array) -> Array:
-        if self.units is None:
-            return z
-        W, b = self._split(z)
-        return self._join(self.units.coef_inward(W), b + self.units.below(W))
-
-    def outward_dual(self, y: Array) -> Array:
-        if self.units is None:
-            return y
-        W, b = self._split(y)
-        W = self.units.coef_inward(W)
-        return self._join((W.T + np.multiply.outer(b, self.units.shift)).T if self.fit_intercept else W, b)
 
     # -- the survey ------------------------------------------------------------------------------
 
@@ -241,164 +126,3 @@ class GLM(Family, Problem):
     def _corner(self, curvature: Array) -> Array:
         """The intercepts' own part of the Hessian, (1, 1) or (K, K)."""
         return np.array([[curvature.sum()]])
-
-    # -- passes over the rows --------------------------------------------------------------------
-
-    def design(self, data: Data) -> Design:
-        """The chunk's columns, less the shift."""
-        return data.X if self.units is None or not self.units.shift.any() else data.X.shifted(self.units.shift)
-
-    @staticmethod
-    def _offset(data: Data, margins: Array, rows: slice = slice(None)) -> Array:
-        return margins if data.offset is None else margins + data.offset[rows]
-
-    def _weighed(self, data: Data, rows: slice, margins: Array) -> Rows:
-        """`rows` of these rows, times their weights; margins that no weight counts may overflow."""
-        with np.errstate(over="ignore"):
-            at = self.rows(margins, data.y[rows])
-        if data.weight is None:
-            return at
-        weight = data.weight[rows]
-        idle = weight == 0
-        if idle.any():  # 0·inf is nan
-            at = Rows(*(np.where(idle.reshape(-1, *[1] * (part.ndim - 1)), 0.0, part) for part in at))
-        return Rows(at.loss * weight, (at.first.T * weight).T, (at.second.T * weight).T)
-
-    def linear(self, data: Data, z: Array) -> Array:
-        """Margins without the offset, (n,) or (n, K)."""
-        W, b = self._plain(z)
-        out = np.empty((data.rows, *W.shape[1:]))
-        for rows, X in self.design(data).blocks():
-            out[rows] = X.dot(W) + b
-        return out
-
-    def margins(self, data: Data, z: Array) -> Array:
-        """Xw + b + offset, (n,) or (n, K)."""
-        return self._offset(data, self.linear(data, z))
-
-    def evaluate(self, data: Data, z: Array) -> Evaluation:
-        """Value, gradient and curvatures in one pass over X."""
-        W, b = self._plain(z)
-        value, gradient, free = 0.0, np.zeros_like(W), np.zeros(W.shape[1:])
-        curvature = np.empty((data.rows, *W.shape[1:]))
-        for rows, X in self.design(data).blocks():
-            at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
-            value += float(at.loss.sum())
-            if not value <= LARGEST:  # what is left of the sums would only warn
-                return Evaluation(np.inf, self._flat(gradient, free), curvature)
-            gradient += X.tdot(at.first)
-            free = free + at.first.sum(axis=0)
-            curvature[rows] = at.second
-        return Evaluation(value, self._flat(gradient, free), curvature)
-
-    def curvature(self, data: Data, z: Array) -> Array:
-        """The weighted losses' second derivatives at z, (n,)."""
-        return self._weighed(data, slice(None), self.margins(data, z)).second
-
-    def hessian(self, data: Data, curvature: Array) -> Array:
-        """XᵀDX with the intercept's row and column, (p, p)."""
-        X = self.design(data)
-        return self._bordered(X.gram(curvature), sums(X, curvature), float(curvature.sum()))
-
-    def hessian_of(self, data: Data, curvature: Array, coordinates: np.ndarray) -> Array:
-        """`hessian` of these coordinates of z alone, (k, k); nothing of size (p, p) is made."""
-        X, coordinates = self.design(data), np.asarray(coordinates, dtype=np.intp)
-        slopes = coordinates < X.shape[1]
-        block = self._block_of(X, coordinates[slopes], curvature)
-        if slopes.all():
-            return block[: len(slopes), : len(slopes)]
-        at = np.where(slopes, np.cumsum(slopes) - 1, len(block) - 1)
-        out: Array = block[np.ix_(at, at)]
-        return out
-
-    def _block_of(self, X: Design, columns: np.ndarray, weight: Array) -> Array:
-        """`_bordered` of these columns."""
-        return self._bordered(X.gram_of(columns, weight), sums(X, weight)[columns], float(weight.sum()), columns)
-
-    def _bordered(self, H: Array, edge: Array, corner: float, columns: Any = slice(None)) -> Array:
-        """A Hessian block in the units of z, with the intercept's row and column where there is one."""
-        if self.units is not None:
-            scale = self.units.scale[columns]
-            H = H / scale / scale[:, None]
-            edge = edge / scale
-        return np.block([[H, edge[:, None]], [edge, np.array([[corner]])]]) if self.fit_intercept else H
-
-    def hessian_diagonal(self, data: Data, curvature: Array) -> Array:
-        """diag(XᵀDX), (p,)."""
-        squares = self.design(data).squares(curvature)
-        return self._join(squares if self.units is None else squares / self.units.scale**2, curvature.sum())
-
-    def line(self, data: Data, z: Array, step: Array, ts: Array) -> Array:
-        """Values at z + t·step for every t, in one pass: margins are linear in t."""
-        at, along = self.margins(data, z), self.linear(data, step)
-        return np.array([float(self._weighed(data, slice(None), at + t * along).loss.sum()) for t in ts])
-
-    def fenchel(self, data: Data, z: Array, step: Array, move: Array | None = None) -> tuple[float, float]:
-        """The losses' share of the duality gap at z + move for the dual that ``step`` leads to, and the losses."""
-        at = self.margins(data, z)
-        moved = np.zeros_like(at) if move is None else self.linear(data, move)
-        with np.errstate(over="ignore"):
-            terms = self.fenchel_rows(at, data.y, self.linear(data, step), moved)
-        counts = data.weights > 0  # 0·inf is nan
-        loss = self._weighed(data, slice(None), at + moved).loss.sum()
-        return float(terms[counts] @ data.weights[counts]), float(loss)
-
-    def dual(self, data: Data, z: Array, step: Array) -> Array:
-        """Xᵀθ, (p,), for `fenchel`'s θ, the weights counted."""
-        W, b = self._plain(z)
-        W_step, b_step = self._plain(step)
-        out, free = np.zeros_like(W), np.zeros(W.shape[1:])
-        for rows, X in self.design(data).blocks():
-            at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
-            theta = at.first + self._bent(at.second, X.dot(W_step) + b_step)
-            out += X.tdot(theta)
-            free = free + theta.sum(axis=0)
-        return self._flat(out, free)
-
-    @staticmethod
-    def _bent(curvature: Array, delta: Array) -> Array:
-        """ℓ''·δ by row."""
-        return curvature * delta
-
-    def without(self, data: Data, z: Array, step: Array, small: float) -> Data:
-        """The chunk less rows that ``step`` moves by 0.4 margins or more, or whose loss at z is at most ``small``.
-
-        Losses are ≥ 0, so that what bounds F* for the other rows bounds it for all.
-        """
-        loss = self._weighed(data, slice(None), self.margins(data, z)).loss
-        moved = np.abs(self.linear(data, step)).reshape(data.rows, -1).max(axis=1, initial=0.0)
-        kept = (moved < 0.4) & (loss > small)
-        return replace(data, weight=np.where(kept, data.weights, 0.0), memo={"extent": data.extent()})
-
-    def reach(self, data: Data) -> Array:
-        """max_j |X_jk| of each column, 1 for the intercept, (p,)."""
-        low, high = data.extent()
-        if not data.rows:
-            low = high = np.zeros(data.X.shape[1])
-        if self.units is not None:
-            low, high = (low - self.units.shift) / self.units.scale, (high - self.units.shift) / self.units.scale
-        furthest = np.maximum(high, -low)
-        width = self._width
-        return self._join(furthest if width == 1 else np.tile(furthest[:, None], width), np.ones(width))
-
-
-def sums(X: Design, weight: Array) -> Array:
-    """Xᵀ weight, (d,)."""
-    out = np.zeros(X.shape[1])
-    for rows, block in X.blocks():
-        out += block.tdot(weight[rows])
-    return out
-
-
-def cautious_bound(bend: float, reach: float) -> float | None:
-    """A bound of Σ fenchel from bend = ΔᵀHΔ and reach ≥ max|xᵀΔ|: c(r)·bend, None from r = 1 on.
-
-    c(r) = ∫₀¹(1−t)/(1−tr)dt, for losses whose curvature changes by a factor of at most e^|δ| over δ
-    (logistic, multinomial, Poisson, Gamma, Tweedie): the dual's curvature is at least (1 − t|δ|) of
-    the primal's a share t of the way.
-    """
-    if reach >= 1.0:
-        return None
-    if reach < 1e-3:
-        return bend * (0.5 + reach / 6.0 + reach**2 / 10.0)
-    return bend * (reach + (1.0 - reach) * float(np.log1p(-reach))) / reach**2

@@ -11,7 +11,8 @@ import numpy as np
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array
 from paramserver.workers.problems.entropy import EDGE
-from paramserver.workers.problems.glm import GLM, Rows
+from paramserver.workers.problems.glm import GLM
+from paramserver.workers.problems.passes import Rows
 from paramserver.workers.problems.sketch import points, pooled, sketch
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from paramserver.messages import Array
-from paramserver.workers.problems.glm import GLM, Rows
+from paramserver.workers.problems.glm import GLM
+from paramserver.workers.problems.passes import Rows
 
 
 class LeastSquares(GLM):

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.special import xlog1py
 
 from paramserver.messages import Array
-from paramserver.workers.problems.entropy import EDGE
-from paramserver.workers.problems.glm import Rows, cautious_bound
+from paramserver.workers.problems.entropy import EDGE, cautious_bound
 from paramserver.workers.problems.labels import Binary
+from paramserver.workers.problems.passes import Rows
 
 
 class Logistic(Binary):

@@ -10,8 +10,9 @@ import numpy as np
 
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
-from paramserver.workers.problems.entropy import divergence, excess
-from paramserver.workers.problems.glm import GLM, Data, Rows, cautious_bound, sums
+from paramserver.workers.problems.entropy import cautious_bound, divergence, excess
+from paramserver.workers.problems.glm import GLM
+from paramserver.workers.problems.passes import Data, Rows, sums
 
 ENCODE = "encode them over all of y as np.unique(y, return_inverse=True)[1]"
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from paramserver.messages import Array
 from paramserver.workers.problems.entropy import EDGE
-from paramserver.workers.problems.glm import Rows
 from paramserver.workers.problems.labels import Binary
+from paramserver.workers.problems.passes import Rows
 
 
 class SquaredHinge(Binary):

@@ -10,8 +10,9 @@ from scipy import special
 
 from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
-from paramserver.workers.problems.entropy import NEAR, divergence, excess, series
-from paramserver.workers.problems.glm import GLM, Rows, cautious_bound
+from paramserver.workers.problems.entropy import NEAR, cautious_bound, divergence, excess, series
+from paramserver.workers.problems.glm import GLM
+from paramserver.workers.problems.passes import Rows
 
 NONE = -1e299  #: the logarithm of nothing is less; −inf itself may not travel in a survey
 
