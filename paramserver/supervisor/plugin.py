@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,8 @@ from paramserver.supervisor.record import RunRecord
 
 logger = logging.getLogger("paramserver")
 
-KEPT = 20  #: finished runs whose results are kept
+KEPT = 20  #: finished runs whose results are kept, the newest
+UNREAD = 600.0  #: seconds for which others are kept too, until somebody was told
 RECONCILE = 1.0  #: seconds between looks at what should be
 LONGEST_WAIT = 30.0  #: seconds of one long poll
 
@@ -34,7 +36,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
     async def start(self, scheduler: Any) -> None:
         """Called once, when the plug-in is registered."""
         self.runs: dict[str, RunRecord] = {}
-        self.keeper = Keeper(scheduler, self._drop_oldest)
+        self.keeper = Keeper(scheduler, self._trim)
         scheduler.handlers["paramserver"] = self.handle
         self._loop = asyncio.create_task(self._reconcile())
 
@@ -95,7 +97,12 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
     async def find(self, name: str | None = None) -> dict[str, Any]:
         """A run by name; without one, the only live run, else the only run."""
         record = self._find(name)
-        return {**record.summary(), "waits": self.keeper.waits_for(record)}
+        return {**self._tell(record), "waits": self.keeper.waits_for(record)}
+
+    @staticmethod
+    def _tell(record: RunRecord) -> dict[str, Any]:
+        record.told = not record.live
+        return record.summary()
 
     def _find(self, name: str | None) -> RunRecord:
         if name is not None:
@@ -113,6 +120,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
 
     async def listing(self) -> list[dict[str, Any]]:
         """Every run, newest last."""
+        self._trim()
         return [{**record.summary(), "outcome": None} for record in self.runs.values()]
 
     async def wait(self, names: list[str], seconds: float) -> list[dict[str, Any]]:
@@ -123,7 +131,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             await asyncio.wait(waits, timeout=min(seconds, LONGEST_WAIT), return_when=asyncio.FIRST_COMPLETED)
             for task in waits:
                 task.cancel()
-        return [record.summary() for record in records if record.over.is_set()]
+        return [self._tell(record) for record in records if record.over.is_set()]
 
     async def stop(self, name: str, verify: bool) -> None:
         """Stop a run; one whose server is not there yet ends at once."""
@@ -177,10 +185,11 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
                 record.state, record.outcome, record.reason = "live", None, ""
                 record.over.clear()
 
-    def _drop_oldest(self, record: RunRecord) -> None:
+    def _trim(self, record: RunRecord | None = None) -> None:
         over = sorted((r for r in self.runs.values() if not r.live), key=lambda r: r.ended)
         for old in over[:-KEPT]:
-            del self.runs[old.name]
+            if old.told or time.time() - old.ended > UNREAD:
+                del self.runs[old.name]
 
     # -- events ----------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class RunRecord:
     turn: int = 0  #: the server's last change that was heard of
     created: float = field(default_factory=time.time)
     ended: float = 0.0
+    told: bool = False  #: some client was told how it ended
     held: bool = False  #: the chunks' keys arrived, and are kept
     actor: Future | None = None
     handle: Handle | None = None
