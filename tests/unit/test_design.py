@@ -150,6 +150,9 @@ def check(design: Design, X: np.ndarray) -> None:
     gram = design.gram(weight)
     near(gram, G)
     assert (gram == gram.T).all()
+    near(design.sums(weight), X.T @ weight)
+    for one, both in zip((gram, design.sums(weight)), design.gram_and_sums(weight), strict=True):
+        near(one, both)
     for columns in (np.arange(d)[::-2], np.array([d - 1, 0, d - 1]), np.zeros(0, int)):
         near(design.gram_of(columns, weight), G[np.ix_(columns, columns)])
     near(design.squares(weight), weight @ (X * X))

@@ -60,6 +60,17 @@ class Design(ABC):
     def gram(self, weight: Array) -> Array:
         """Xᵀ diag(weight) X, (d, d), for weight (n,) ≥ 0."""
 
+    def sums(self, weight: Array) -> Array:
+        """Xᵀ weight, (d,)."""
+        out = np.zeros(self.shape[1])
+        for rows, X in self.blocks():
+            out += X.tdot(weight[rows])
+        return out
+
+    def gram_and_sums(self, weight: Array) -> tuple[Array, Array]:
+        """`gram` and `sums`, which share a pass where they can."""
+        return self.gram(weight), self.sums(weight)
+
     @abstractmethod
     def gram_of(self, columns: np.ndarray, weight: Array) -> Array:
         """`gram` of these columns only, (a, a); nothing of size (d, d) is made."""

@@ -58,18 +58,22 @@ class Dense(Design):
             yield rows, np.asarray(X, dtype=np.float64)
 
     def gram(self, weight: Array) -> Array:
+        return self._gram(weight)[0]
+
+    def gram_and_sums(self, weight: Array) -> tuple[Array, Array]:
         return self._gram(weight)
 
     def gram_of(self, columns: np.ndarray, weight: Array) -> Array:
-        return self._gram(weight, np.asarray(columns, dtype=np.intp))
+        return self._gram(weight, np.asarray(columns, dtype=np.intp))[0]
 
-    def _gram(self, weight: Array, columns: np.ndarray | None = None) -> Array:
+    def _gram(self, weight: Array, columns: np.ndarray | None = None) -> tuple[Array, Array]:
         d = self.shape[1] if columns is None else len(columns)
-        out, root = np.zeros((d, d)), np.sqrt(weight)
+        out, sums, root = np.zeros((d, d)), np.zeros(d), np.sqrt(weight)
         for rows, X in self._pieces(columns):
             S = X * root[rows, None]
             out += S.T @ S  # one array on both sides: BLAS syrk, half the work
-        return out
+            sums += root[rows] @ S
+        return out, sums
 
     def squares(self, weight: Array) -> Array:
         out = np.zeros(self.shape[1])

@@ -12,7 +12,7 @@ from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
 from paramserver.workers.problems.entropy import cautious_bound, divergence, excess
 from paramserver.workers.problems.glm import GLM
-from paramserver.workers.problems.passes import Data, Rows, sums
+from paramserver.workers.problems.passes import Data, Rows
 
 ENCODE = "encode them over all of y as np.unique(y, return_inverse=True)[1]"
 
@@ -157,7 +157,7 @@ class Multinomial(GLM):
         places = [np.append(k * d + np.arange(d), [K * d + k] * self.fit_intercept).astype(int) for k in range(K)]
         H = np.zeros((p, p))
         for k, other, sign, weight in pairs:
-            block = sign * self._bordered(X.gram(weight), sums(X, weight), float(weight.sum()))
+            block = sign * self._bordered(*X.gram_and_sums(weight), float(weight.sum()))
             H[np.ix_(places[k], places[other])] += block
             if k != other:
                 H[np.ix_(places[other], places[k])] += block

@@ -193,7 +193,7 @@ class Passes(Problem):
     def hessian(self, data: Data, curvature: Array) -> Array:
         """XᵀDX with the intercept's row and column, (p, p)."""
         X = self.design(data)
-        return self._bordered(X.gram(curvature), sums(X, curvature), float(curvature.sum()))
+        return self._bordered(*X.gram_and_sums(curvature), float(curvature.sum()))
 
     def hessian_of(self, data: Data, curvature: Array, coordinates: np.ndarray) -> Array:
         """`hessian` of these coordinates of z alone, (k, k); nothing of size (p, p) is made."""
@@ -208,7 +208,7 @@ class Passes(Problem):
 
     def _block_of(self, X: Design, columns: np.ndarray, weight: Array) -> Array:
         """`_bordered` of these columns."""
-        return self._bordered(X.gram_of(columns, weight), sums(X, weight)[columns], float(weight.sum()), columns)
+        return self._bordered(X.gram_of(columns, weight), X.sums(weight)[columns], float(weight.sum()), columns)
 
     def _bordered(self, H: Array, edge: Array, corner: float, columns: Any = slice(None)) -> Array:
         """A Hessian block in the units of z, with the intercept's row and column where there is one."""
@@ -275,11 +275,3 @@ class Passes(Problem):
         furthest = np.maximum(high, -low)
         width = self._width
         return self._join(furthest if width == 1 else np.tile(furthest[:, None], width), np.ones(width))
-
-
-def sums(X: Design, weight: Array) -> Array:
-    """Xᵀ weight, (d,)."""
-    out = np.zeros(X.shape[1])
-    for rows, block in X.blocks():
-        out += block.tdot(weight[rows])
-    return out
