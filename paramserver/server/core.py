@@ -129,8 +129,7 @@ class Core:
         if self.params.setup is None:
             self.params.begin(start, now)
             self._fits(len(start.z), len(self.params.live))
-            if self.params.chosen:
-                self.notes.say(self.params.chosen)
+            self.notes.say(self.params.chosen)
             self.stopping.superlinear = self.params.rule.adopts
         else:
             self.params.recount(start)
@@ -272,7 +271,6 @@ class Core:
                 self.notes.say(self.inferring.give_up())
                 return self._finish(self.inferring.reason, now)
             if self.least_norm.under_way:
-                self.least_norm.give_up()
                 return self._settled(now)
             self.notes.say(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
             self._thaw()
@@ -327,7 +325,8 @@ class Core:
             raise InvalidInput(f"tol must be > 0, got {tol!r}")
         self.params.update(penalty, rule, now)
         self.stopping.tol = self.stopping.tol if tol is None else tol
-        self.verifier.verified = self.verifier.verified if penalty is None else None
+        if penalty is not None:
+            self._another()
         self.stopping.restart()
         self.notes.unfind()
         if self.state != "surveying":
@@ -371,14 +370,18 @@ class Core:
 
     def _recount(self) -> None:
         """The objective is another: what was certified does not hold for it; z goes on from where it is."""
+        self._another()
+        self.census.open()
+        self.state, self.reason, self.ended_at, self._rest_until = "surveying", "", None, np.inf
+
+    def _another(self) -> None:
+        """Another objective: nothing that was found of the old one holds; surveys under way do."""
         surveying = self.verifier.gather if self.state == "surveying" else None
         self.verifier.void()
-        self.inferring.void()
         self.verifier.gather = surveying
-        self.census.open()
+        self.inferring.void()
         self.stopping.restart()
         self.notes.unfind()
-        self.state, self.reason, self.ended_at, self._rest_until = "surveying", "", None, np.inf
 
     def _log(self, now: float, certified: bool = False) -> None:
         self._logged_at = now

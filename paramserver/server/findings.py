@@ -21,8 +21,8 @@ class Notes(list[str]):
         self.found: set[str] = set()
 
     def say(self, text: str) -> None:
-        """Once."""
-        if text not in self:
+        """Once, if it says anything."""
+        if text and text not in self:
             self.append(text)
 
     def find(self, text: str) -> None:

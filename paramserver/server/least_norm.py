@@ -55,6 +55,7 @@ class LeastNorm:
         step = self._z - params.z
         if not step.any():
             return False
+        self.fits = False  # until the answers say so
         self.verifier.ask(Task.LINE, params.z, {"step": step, "ts": np.ones(1), "along": True}, limit)
         return True
 
@@ -66,10 +67,6 @@ class LeastNorm:
         objective = float(gather.total["values"][0]) + self.params.bound.value(self._z)
         self.fits = self.verifier.move(self._z, objective, ROUNDING, now)
         return "settled"
-
-    def give_up(self) -> None:
-        """Some chunk does not answer: z stays."""
-        self.fits = False
 
 
 def open_directions(params: Parameters, hessian: Array, support: np.ndarray | None = None) -> Undetermined | None:

@@ -65,7 +65,7 @@ class Verifier:
         self.gather = self.verified = self.hessian = None
         self._model = self._rest = self._line = self._searching = None
         self.runaway, self._looks, self._moved, self.estimate = (), 0, 0.0, np.inf
-        self._passed = self._stuck = False
+        self._passed = self._stuck = self._damped = False
 
     def fields(self, chunk: int) -> Fields:
         """What a runner needs for this gather, beside z."""

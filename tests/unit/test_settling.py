@@ -101,6 +101,16 @@ def test_what_was_found_of_another_objective_is_not_said_of_this_one():
     assert result.notes == ()
 
 
+@pytest.mark.parametrize("rule", [ps.AggregatedNewton(), ps.ActiveNewton()], ids=repr)
+def test_an_anchor_that_nothing_was_lower_than_does_not_stall_another_penalty(rule):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1000, 30)) * np.exp(rng.standard_normal(30))
+    play = Play(ps.Poisson(), X, rng.poisson(np.exp(1 + X[:, 0].clip(-3, 3))), ps.L1(200.0), rule=rule, tol=1e-10)
+    play.finish()
+    play.core.verifier._stuck = True  # as a search that led nowhere leaves it
+    assert play.update(ps.L1(0.05)).reason == "converged"
+
+
 def test_a_failure_that_comes_after_the_end_changes_nothing():
     X, y = separated()
     play = Play(ps.Logistic(), X, y, ps.L2(1.0), tol=1e-8)
