@@ -86,7 +86,7 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
         core.verifier.gather = None
         core.state = "running"
     assert params.setup is not None
-    core.stopping.scale = max(params.setup.start.objective, 1e-300)
+    core.stopping.scale = spec.scale(params.setup.start.objective)
     if state["verified"] is not None:
         version, *rest = state["verified"]
         core.verifier.verified = Verified(Version(*version), *rest)

@@ -19,6 +19,7 @@ from paramserver.server.census import Census
 from paramserver.server.dispatch import Dispatch
 from paramserver.server.inferring import Inferring
 from paramserver.server.intake import Intake
+from paramserver.server.least_norm import LeastNorm
 from paramserver.server.parameters import Parameters, with_settings
 from paramserver.server.record import Record
 from paramserver.server.spec import RunSpec
@@ -47,13 +48,14 @@ class Core:
         self.stopping = Stopping(spec.tol, superlinear=spec.rule.adopts)
         self.verifier = Verifier(self.params, self.stopping)
         self.inferring = Inferring(self.params, self.verifier)
+        self.least_norm = LeastNorm(self.params, self.verifier)
         self.dispatch = Dispatch(self.params.slots, spec.patience)
         self.record = Record()
         self.intake = Intake(epoch, self.params, self.verifier, self.record)
         self.state, self.reason = "surveying", ""
         self.error: Exception | None = None
         self.ending = ""  #: the reason for which the last verification is under way
-        self.notes: list[str] = []
+        self.notes = findings.Notes()
         self.census = Census(self.params, self.verifier, self.dispatch, self.notes)
         self.census.open()
         self.ended_at: float | None = None
@@ -80,8 +82,8 @@ class Core:
         return Outcome.LATE
 
     def _chunk_failed(self, chunk: int, error: Exception, now: float) -> None:
-        """The run ends with a chunk that counts; a newcomer is refused, and one that left cannot harm."""
-        if not self.refuse(chunk, str(error)) and not self.intake.is_gone(chunk):
+        """A run under way ends with a chunk that counts; a newcomer is refused, and one that left cannot harm."""
+        if not self.over and not self.refuse(chunk, str(error)) and not self.intake.is_gone(chunk):
             self.fail(error, now)
 
     # -- between ---------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ class Core:
             if self.state == "surveying":
                 self._begin(now)
             elif self.verifier.gather is not None:
-                asker = self.inferring if self.inferring.under_way else self.verifier
+                asker = next((one for one in (self.inferring, self.least_norm) if one.under_way), self.verifier)
                 self._concluded(asker.conclude(now, self._limit(now)), now)
             else:
                 self._new_z(now)
@@ -123,21 +125,18 @@ class Core:
         start = self.census.settle()
         if start is None:
             return
+        again = self.params.setup is not None and self.params.rule.adopts and self.params.certifiable
         if self.params.setup is None:
             self.params.begin(start, now)
-            if self.params.chosen:
-                self._note(self.params.chosen)
-            self.stopping.superlinear = self.params.rule.adopts
             self._fits(len(start.z), len(self.params.live))
-            if self.params.chosen:
-                self._note(self.params.chosen)
+            self.notes.say(self.params.chosen)
             self.stopping.superlinear = self.params.rule.adopts
         else:
             self.params.recount(start)
         self.stopping.scale = self.spec.scale(start.objective)
         self.state, self._looked_at = "running", -np.inf
         self._log(now)
-        if self.ending:
+        if self.ending or again:  # models of what there was may lead anywhere: an anchor first
             self._verify(now)
 
     def _fits(self, p: int, n_chunks: int) -> None:
@@ -182,6 +181,8 @@ class Core:
         self.dispatch.asked_at = now
         if how == "asking":
             return
+        if how == "settled":
+            return self._settled(now)
         if how == "inferred":
             return self._finish(self.inferring.reason, now)
         self._log(now, certified=True)
@@ -193,22 +194,19 @@ class Core:
             self._thaw()
 
     def _conclude(self, reason: str, now: float) -> None:
-        """End with exact values at hand: say what they leave open, and of all optima give the one of least norm."""
-        params, names = self.params, self.spec.feature_names
+        """End with exact values at hand: of all optima give the one of least norm."""
+        if not self.least_norm.begin(reason, self._limit(now)):
+            self._settled(now)
+
+    def _settled(self, now: float) -> None:
+        """This z it is: say what it leaves open, and ask what a summary needs."""
+        reason, found, names = self.least_norm.reason, self.least_norm.found, self.spec.feature_names
         if reason == "separation":
-            self._note(findings.separation(params, self.verifier.runaway, names))
-        exact = self.verifier.hessian  # None where F is infinite at the last z
-        found = None if exact is None else findings.open_directions(params, exact, self.verifier.support)
-        for text in () if found is None else findings.notes(params, found, names):
-            self._note(text)
-        if found is not None:
-            self.verifier.move_along(findings.least_norm(params, found), now)
+            self.notes.find(findings.separation(self.params, self.verifier.runaway, names))
+        for text in () if found is None else findings.notes(self.params, found, names, self.least_norm.fits):
+            self.notes.find(text)
         if not self.inferring.begin(reason, self._limit(now)):
             self._finish(reason, now)
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
 
     def _thaw(self) -> None:
         self.state = "running"
@@ -270,9 +268,11 @@ class Core:
             return
         if gather is not None and now > gather.limit:
             if self.inferring.under_way:
-                self._note(self.inferring.give_up())
+                self.notes.say(self.inferring.give_up())
                 return self._finish(self.inferring.reason, now)
-            self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
+            if self.least_norm.under_way:
+                return self._settled(now)
+            self.notes.say(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
             self._thaw()
             self._rest_until = now + self.spec.silence
             if self.ending:
@@ -325,8 +325,10 @@ class Core:
             raise InvalidInput(f"tol must be > 0, got {tol!r}")
         self.params.update(penalty, rule, now)
         self.stopping.tol = self.stopping.tol if tol is None else tol
-        self.verifier.verified = self.verifier.verified if penalty is None else None
+        if penalty is not None:
+            self._another()
         self.stopping.restart()
+        self.notes.unfind()
         if self.state != "surveying":
             self._thaw()
         self.reason, self.ended_at = "", None
@@ -368,13 +370,18 @@ class Core:
 
     def _recount(self) -> None:
         """The objective is another: what was certified does not hold for it; z goes on from where it is."""
+        self._another()
+        self.census.open()
+        self.state, self.reason, self.ended_at, self._rest_until = "surveying", "", None, np.inf
+
+    def _another(self) -> None:
+        """Another objective: nothing that was found of the old one holds; surveys under way do."""
         surveying = self.verifier.gather if self.state == "surveying" else None
         self.verifier.void()
-        self.inferring.void()
         self.verifier.gather = surveying
-        self.census.open()
+        self.inferring.void()
         self.stopping.restart()
-        self.state, self.reason, self.ended_at, self._rest_until = "surveying", "", None, np.inf
+        self.notes.unfind()
 
     def _log(self, now: float, certified: bool = False) -> None:
         self._logged_at = now

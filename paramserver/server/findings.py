@@ -6,12 +6,34 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from paramserver.identify import Undetermined, shortest, undetermined
-from paramserver.messages import Array
+from paramserver.identify import Undetermined
 from paramserver.penalties import Bound, Norms
 from paramserver.server.parameters import Parameters
 
 SHOWN = 12  #: columns named in one note
+
+
+class Notes(list[str]):
+    """What a reader should know; ``found`` are those that hold for today's objective only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Once, if it says anything."""
+        if text and text not in self:
+            self.append(text)
+
+    def find(self, text: str) -> None:
+        """Once, and until the objective is another."""
+        self.say(text)
+        self.found.add(text)
+
+    def unfind(self) -> None:
+        """Another objective: what was found of the old one does not hold for it."""
+        self[:] = [text for text in self if text not in self.found]
+        self.found.clear()
 
 
 def free_of(bound: Bound) -> np.ndarray:
@@ -24,44 +46,22 @@ def free_of(bound: Bound) -> np.ndarray:
     return np.asarray((form.l1 == 0) & (form.l2 == 0) & np.isneginf(form.lower) & np.isposinf(form.upper))
 
 
-def open_directions(params: Parameters, hessian: Array, support: np.ndarray | None = None) -> Undetermined | None:
-    """What this exact Hessian (of the coordinates ``support``, or all) leaves undetermined.
-
-    None where it determines all, or cannot tell: a loss with straight stretches has no curvature
-    there, and is not constant along them.
-    """
-    if not params.problem.curved:
-        return None
-    free = free_of(params.bound)
-    if free.sum() <= 1:
-        return None
-    if support is None:
-        found = undetermined(hessian, free)
-    else:
-        small = undetermined(hessian, free[support])
-        basis = np.zeros((len(free), small.basis.shape[1]))
-        basis[support] = small.basis
-        groups = tuple(tuple(int(support[j]) for j in group) for group in small.groups)
-        found = Undetermined(tuple(int(support[j]) for j in small.empty), groups, basis)
-    return found if found.basis.size else None
-
-
-def least_norm(params: Parameters, found: Undetermined) -> Array:
-    """The z of least norm (intercepts not counted) among those that fit as well as today's."""
-    assert params.z is not None
-    return shortest(params.z, found.basis, params.bound.mask)
-
-
-def notes(params: Parameters, found: Undetermined, names: tuple[str, ...] | None) -> list[str]:
-    """One note on empty columns, one on each group of dependent ones."""
+def notes(params: Parameters, found: Undetermined, names: tuple[str, ...] | None, fits: bool) -> list[str]:
+    """One note on empty columns, one on each group of dependent ones; ``fits``: z is the one of least norm."""
     out = []
     if found.empty:
         shown = listed(params, found.empty, names)
-        out.append(f"without effect, because zero (or constant beside an intercept) in every row: {shown}: given as 0")
+        given = ": given as 0" if fits else ""
+        out.append(f"without effect, because zero (or constant beside an intercept) in every row: {shown}{given}")
     known = set(params.problem.redundant(len(params.bound.mask)))
     for group in (group for group in found.groups if group not in known):
         shown = listed(params, group, names)
-        out.append(f"linearly dependent: {shown}: only their sum effect is determined; least-norm coefficients given")
+        if fits:
+            out.append(
+                f"linearly dependent: {shown}: only their sum effect is determined; least-norm coefficients given"
+            )
+        else:
+            out.append(f"linearly dependent in the rows that have curvature to speak of here: {shown}: given as found")
     return out
 
 

@@ -72,7 +72,7 @@ class Gather:
         if answer.keys() != shapes.keys():
             return "shape"
         support = self.fields.get("support")
-        sizes = {"p": p, "k": p if support is None else len(support), "t": len(STEPS)}
+        sizes = {"p": p, "k": p if support is None else len(support), "t": len(self.fields.get("ts", ()))}
         for name, sides in shapes.items():
             value = np.asarray(answer[name])
             want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)

@@ -65,7 +65,7 @@ class Verifier:
         self.gather = self.verified = self.hessian = None
         self._model = self._rest = self._line = self._searching = None
         self.runaway, self._looks, self._moved, self.estimate = (), 0, 0.0, np.inf
-        self._passed = self._stuck = False
+        self._passed = self._stuck = self._damped = False
 
     def fields(self, chunk: int) -> Fields:
         """What a runner needs for this gather, beside z."""
@@ -280,20 +280,17 @@ class Verifier:
         self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, kind)
         return "passed" if self.stopping.passes(gap) and not self.runaway else "failed"
 
-    def move_along(self, z: Array, now: float) -> None:
-        """Publish a z that fits as well as today's does; the certificate is charged for rounding."""
-        assert self.hessian is not None
-        assert self.params.z is not None
-        assert self.verified is not None
-        step = z - self.params.z
-        moved = step if self.support is None else step[self.support]
-        charge = 0.5 * max(float(moved @ (self.hessian @ moved)), 0.0)
-        gap = self.verified.gap_absolute + charge
-        if np.any(step) and (charge <= 1e-2 * self.verified.gap_absolute or self.stopping.passes(gap)):
-            self.params.jump(z, now)
-            self.verified = self.verified._replace(
-                version=self.params.version, gap=gap / self.stopping.scale, gap_absolute=gap
-            )
+    def move(self, z: Array, objective: float, rounding: float, now: float) -> bool:
+        """Publish this z, of exact F, where it is hardly higher than today's; what F rose is charged."""
+        was = self.verified
+        assert was is not None
+        charge = max(objective - was.objective, 0.0)
+        gap = was.gap_absolute + charge
+        if not (charge <= max(1e-2 * was.gap_absolute, rounding * abs(objective)) or self.stopping.passes(gap)):
+            return False
+        self.params.jump(z, now)
+        self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, was.certificate)
+        return True
 
     def _promise(self, gap: float) -> float:
         """A Newton step's next gap: the curvatures change by at most the reach on the way to z⁺."""
