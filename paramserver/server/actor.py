@@ -191,9 +191,11 @@ class Server:
         try:
             enough = await asyncio.to_thread(until, status)  # the user's code: it may take its time
         except Exception as error:
-            return self.core.fail(StepFailed(f"until raised {error!r}"), time.monotonic())
+            async with self._wake():  # a heavy step may be under way in a thread
+                return self.core.fail(StepFailed(f"until raised {error!r}"), time.monotonic())
         if enough:
-            self.core.end("until", time.monotonic())
+            async with self._wake():
+                self.core.end("until", time.monotonic())
 
     def _outcome_name(self) -> str:
         return f"{self.core.state} {self.core.params.version} {self.core.reason}"

@@ -272,7 +272,7 @@ class Core:
                 return self._finish(self.inferring.reason, now)
             if self.least_norm.under_way:
                 return self._settled(now)
-            self.notes.say(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
+            self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")
             self._thaw()
             self._rest_until = now + self.spec.silence
             if self.ending:
