@@ -66,8 +66,18 @@ class Census:
                 "at least one chunk that has rows must stay; those being read do not count yet: "
                 "wait until the run's status says that it is running, or stop it"
             )
+        self._check_rest(leaving)
         for chunk in leaving:
             self._forget(chunk)
+
+    def _check_rest(self, leaving: set[int]) -> None:
+        """Without these there must be a fit still: every class, some weight."""
+        rest = [i for i in self.params.live if i not in leaving and i not in self.newcomers]
+        try:
+            if self.params.setup is not None:
+                self.params.problem.start(self.params.merged(rest))
+        except BadData as error:
+            raise InvalidInput(f"without chunks {sorted(leaving)} nothing could be fitted: {error}") from None
 
     def refuse(self, chunk: int, why: str) -> None:
         """A newcomer cannot be used."""

@@ -69,8 +69,8 @@ def separation(params: Parameters, coordinates: Iterable[int], names: tuple[str,
     """Why these have no finite optimum."""
     shown = listed(params, coordinates, names)
     return (
-        f"no finite optimum: the coefficients of {shown} run to infinity, every Newton step moves them by half a "
-        "margin or more (separation: some rows are predicted without error); the certified gap holds, but these "
+        f"no finite optimum in sight: the coefficients of {shown} run to infinity, each Newton step moves them by half "
+        "a margin or more (separation: some rows are predicted without error); the certified gap holds, but these "
         "coefficients and their standard errors mean nothing: penalise them, or drop or merge those columns"
     )
 

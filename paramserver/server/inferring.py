@@ -85,11 +85,11 @@ class Inferring:
         self.verifier.ask(Task.LIKELIHOOD, gather.z, {"dispersions": self._dispersions(found)}, limit)
         return "asking"
 
-    def give_up(self) -> str:
-        """Some chunk does not answer: a note on what is missing."""
+    def give_up(self, why: str = "") -> str:
+        """Some chunk does not answer, or cannot: a note on what is missing."""
         gather = self.verifier.gather
         assert gather is not None
-        chunks = f"chunks {sorted(gather.pending)[:10]} did not answer in time"
+        chunks = why or f"chunks {sorted(gather.pending)[:10]} did not answer in time"
         if gather.task is Task.LIKELIHOOD:
             return f"no log-likelihood: {chunks}"
         self._missing = chunks

@@ -129,7 +129,7 @@ class Verifier:
         if "without" in gather.fields:
             return self._judge_without(gather, limit)
         if not np.isfinite(gather.total["f"]):
-            return self._judge_too_far(gather.z)
+            return self._judge_too_far(gather.z, now)
         model = self._model_of(gather)
         bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
         likely = model.gap(model.bend if bound is None else float(bound))
@@ -153,7 +153,8 @@ class Verifier:
         self.hessian = total["H"]
         self.params.adopted(total["H"])
         away = running_away(model.step, total["reach"], free_of(assumed))
-        self.runaway = away if self.params.rule.adopts else ()  # other rules take no Newton steps: no evidence
+        # Other rules take no Newton steps, and other losses have their minimum whatever the data: no evidence.
+        self.runaway = away if self.params.rule.adopts and self._may_run_away else ()
         moved = float(np.abs(model.step[list(self.runaway)]).max(initial=0.0))
         steady = moved >= 0.7 * self._moved  # ordinary steps shrink near an optimum, and fast
         self._looks, self._moved = (self._looks + 1 if steady else 1) if self.runaway else 0, moved
@@ -225,17 +226,25 @@ class Verifier:
         self._line, self._damped = Line(model.z, step, model.objective, decrease), True
         return "asking" if self.search(limit) else "stalled"
 
-    def _judge_too_far(self, z: Array) -> str:
-        """F is infinite (it overflows): nothing is certified, and the rule may go back to its anchor."""
+    def _judge_too_far(self, z: Array, now: float) -> str:
+        """F is infinite (it overflows): nothing is certified; back to the rule's anchor, or to the null model."""
         self.hessian, self.runaway, self._looks = None, (), 0
         nowhere = Model(z, np.inf, np.inf, z, np.zeros_like(z), 0.0, np.inf, 0.0, 0.0)
         self.params.state, self._line = self.params.rule.judge(self.params.state, nowhere)
+        if self._line is None:
+            assert self.params.setup is not None
+            self.params.jump(self.params.bound.project(self.params.setup.start.z), now)
         return "stalled" if self._stalled(np.inf, np.inf) else "failed"
 
     def _stalled(self, gap: float, objective: float) -> bool:
         """No progress any more, and no better z to go back to first."""
         stalled = self.stopping.failed(self.estimate, gap, objective, self.params.reports)
         return stalled and (self._line is None or objective <= self._line.objective)
+
+    @property
+    def _may_run_away(self) -> bool:
+        problem = self.params.problem
+        return problem.curved and not problem.quadratic
 
     @property
     def _can_do_without(self) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import paramserver as ps
-from paramserver.errors import StepFailed
+from paramserver.errors import InvalidInput, StepFailed
 from paramserver.messages import Assignment, Failure, Push, Task
 from paramserver.server import checkpoint, reading
 from paramserver.server.core import Core
@@ -36,9 +36,13 @@ class Play:
         work = self.core.assign("w#0", None, self.now)
         if isinstance(work, Assignment):
             problem = self.problem if work.task is Task.SURVEY else self.core.params.problem
-            payload = answer(self.core.params.rule, problem, self.data[work.chunk], work, work.z)
-            assert payload is not None
-            self.core.deliver(Push(*work[:4], payload, work.seq - 1, 1.0), self.now)
+            try:
+                payload = answer(self.core.params.rule, problem, self.data[work.chunk], work, work.z)
+            except ArithmeticError as error:
+                self.core.deliver(Failure(work.chunk, StepFailed(str(error))), self.now)
+                return
+            trouble = "too_far" if payload is None else None
+            self.core.deliver(Push(*work[:4], payload or {}, work.seq - 1, 1.0, trouble=trouble), self.now)
         while self.core.due:
             self.core.refresh(self.now)
 
@@ -130,3 +134,56 @@ def test_a_checkpoint_keeps_what_gaps_are_relative_to():
     again = checkpoint.load(checkpoint.dump(play.core), play.core.spec, 2, play.now)
     assert play.core.stopping.scale > 1.0
     assert again.stopping.scale == play.core.stopping.scale
+
+
+def test_rows_where_f_is_infinite_at_today_s_z_do_not_stall_a_run_for_ever():
+    """The newcomer has no value anywhere near: the run goes back to the null model of all there are."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 2))
+    play = Play(ps.Poisson(), X, rng.poisson(np.exp(X[:, 0])).astype(float), ps.L2(1.0), tol=1e-8)
+    play.finish()
+    wild = 1e6 * rng.standard_normal((10, 2))
+    play.data.append(ps.Poisson().prepare(wild, np.ones(10)))
+    play.core.add(1, play.now)
+    result = play.finish()
+    assert result.n_rows == 410
+    assert result.converged, result
+
+
+def test_losses_that_always_have_a_minimum_are_never_called_separated():
+    """Margins of 1e9 move by more than one half all the time."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((400, 2))
+    y = 1e9 * (X[:, 0] + rng.standard_t(2.0, 400))
+    for problem in (ps.LeastSquares(), ps.Huber(1e8)):
+        result = Play(problem, X, y, tol=1e-3).finish()
+        assert result.reason == "converged"
+
+
+class NoMoments(ps.Logistic):
+    def moments(self, data, z):
+        raise ArithmeticError("out of luck")
+
+
+def test_a_certified_run_does_not_fail_for_want_of_standard_errors():
+    X, y = separated()
+    result = Play(NoMoments(), X[:, :2], y, keep=False, inference=True).finish()
+    assert result.converged
+    assert any("no standard errors" in note and "out of luck" in note for note in result.notes)
+    with pytest.raises(InvalidInput):
+        result.summary()
+
+
+def test_a_drop_that_leaves_nothing_to_fit_is_refused_and_the_run_lives():
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((400, 2)), np.repeat([0.0, 1.0, 1.0, 2.0], 100)  # 2 in the last chunk alone
+    y[::7] = np.where(y[::7] < 2, 1 - y[::7], 2)
+    play = Play(ps.Multinomial(), X, y, ps.L2(1.0))
+    before = play.finish()
+    with pytest.raises(InvalidInput, match="label 2 of the 3 classes"):
+        play.core.drop([3])
+    assert play.core.state == "converged"
+    play.core.drop([1])
+    after = play.finish()
+    assert after.converged
+    assert (before.n_rows, after.n_rows) == (400, 300)

@@ -225,6 +225,8 @@ class Multinomial(GLM):
 
     def null_of(self, tally: Array, offset: bool) -> tuple[Array, float, bool]:
         total, (counts, off) = tally[0], tally[1:].reshape(2, -1)
+        missing = (0, max(self._width - len(counts), 0))  # chunks that are left may lack the last classes
+        counts, off = np.pad(counts, missing), np.pad(off, missing)
         if not self.fit_intercept:
             return np.zeros(len(counts)), float(total * np.log(len(counts))), not offset
         if (counts <= 0).any():
