@@ -10,6 +10,7 @@ from typing import Any
 
 import cloudpickle
 import distributed
+import numpy as np
 
 from paramserver.asking import ask_supervisor
 from paramserver.consensus import Consensus, named
@@ -66,7 +67,7 @@ def launch(
     Parameters
     ----------
     problem : Problem
-        `Logistic`, `LeastSquares`, or your own.
+        An object such as ``Logistic()`` or ``Poisson(fit_intercept=False)``, or your own.
     X : array_like or scipy sparse (n, d), dask array of either, DataFrame, or list of chunks
         Unknown chunk sizes are fine, and so is what `datasets.encode(..., expand=False)` makes. A
         list holds, one a chunk, futures or delayed values of (X_i, y_i[, weight_i[, offset_i]]),
@@ -77,7 +78,7 @@ def launch(
     exposure : as X, (n,), > 0
         ``offset=log(exposure)`` by another name; only one of both.
     penalty : Penalty
-        `NoPenalty()`, `L1`, `L2`, `ElasticNet`, or your own.
+        ``NoPenalty()`` if not given; `L1`, `L2`, `ElasticNet`, `GroupL1`, `Box`, `NonNegative`, or your own.
     consensus : "auto", "newton", "active", "lbfgs", "admm" or Consensus
         auto: `AggregatedNewton` where its Hessians fit 1 GB and there are at most 4000 columns; else
         `ActiveNewton` where the penalty has an L1 term and `LBFGS` where it is smooth. The status and
@@ -115,6 +116,10 @@ def launch(
     given = chunking.Given(X, y, sample_weight, offset, exposure)
     at_hand.check_one(offset, exposure)
     _check_plugins(problem, rule, penalty)
+    if chunks is not None and not (isinstance(chunks, (int, np.integer)) and chunks >= 1):
+        raise InvalidInput(f"chunks must be None or a whole number ≥ 1, got {chunks!r}")
+    if name is not None and not (isinstance(name, str) and name):
+        raise InvalidInput(f"name must be None or text, got {name!r}")
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
     # Checked before any data are sent; how many chunks they make is seen then.
@@ -213,7 +218,9 @@ def client_of(client: Any) -> Any:
 
 def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
     if not isinstance(problem, Problem):
-        raise InvalidInput(f"problem must be a Problem such as Logistic(), got {problem!r}")
+        raise InvalidInput(f"problem must be a Problem such as Logistic(), an object and no class, got {problem!r}")
+    if isinstance(penalty, type) and issubclass(penalty, Penalty):
+        raise InvalidInput(f"penalty must be a Penalty, got the class itself: pass {penalty.__name__}(...)")
     lacking = [text for method, text in PENALTY_METHODS.items() if not callable(getattr(penalty, method, None))]
     if lacking:
         lines = "\n".join(f"    def {text}" for text in lacking)

@@ -69,7 +69,7 @@ def separation(params: Parameters, coordinates: Iterable[int], names: tuple[str,
     """Why these have no finite optimum."""
     shown = listed(params, coordinates, names)
     return (
-        f"no finite optimum: {shown} still move by half a margin or more at every Newton step, towards infinity "
+        f"no finite optimum of {shown}: half a margin or more at every Newton step, towards infinity "
         "(separation: some rows are predicted without error); the certified gap holds, these coefficients and their "
         "standard errors mean nothing: penalise them, or drop or merge those columns"
     )
