@@ -10,12 +10,13 @@ from typing import Any
 
 import cloudpickle
 import distributed
+import numpy as np
 
 from paramserver.asking import ask_supervisor
 from paramserver.consensus import Consensus, named
 from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
-from paramserver.penalties import NoPenalty, Penalty
+from paramserver.penalties import Bound, NoPenalty, Penalty
 from paramserver.run import Run
 from paramserver.server import inferring
 from paramserver.server.spec import RunSpec
@@ -66,7 +67,7 @@ def launch(
     Parameters
     ----------
     problem : Problem
-        `Logistic`, `LeastSquares`, or your own.
+        An object such as ``Logistic()`` or ``Poisson(fit_intercept=False)``, or your own.
     X : array_like or scipy sparse (n, d), dask array of either, DataFrame, or list of chunks
         Unknown chunk sizes are fine, and so is what `datasets.encode(..., expand=False)` makes. A
         list holds, one a chunk, futures or delayed values of (X_i, y_i[, weight_i[, offset_i]]),
@@ -77,7 +78,7 @@ def launch(
     exposure : as X, (n,), > 0
         ``offset=log(exposure)`` by another name; only one of both.
     penalty : Penalty
-        `NoPenalty()`, `L1`, `L2`, `ElasticNet`, or your own.
+        ``NoPenalty()`` if not given; `L1`, `L2`, `ElasticNet`, `GroupL1`, `Box`, `NonNegative`, or your own.
     consensus : "auto", "newton", "active", "lbfgs", "admm" or Consensus
         auto: `AggregatedNewton` where its Hessians fit 1 GB and there are at most 4000 columns; else
         `ActiveNewton` where the penalty has an L1 term and `LBFGS` where it is smooth. The status and
@@ -115,6 +116,11 @@ def launch(
     given = chunking.Given(X, y, sample_weight, offset, exposure)
     at_hand.check_one(offset, exposure)
     _check_plugins(problem, rule, penalty)
+    _check_sizes(problem, given, penalty, z0)
+    if chunks is not None and not (isinstance(chunks, (int, np.integer)) and chunks >= 1):
+        raise InvalidInput(f"chunks must be None or a whole number ≥ 1, got {chunks!r}")
+    if name is not None and not (isinstance(name, str) and name):
+        raise InvalidInput(f"name must be None or text, got {name!r}")
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
     # Checked before any data are sent; how many chunks they make is seen then.
@@ -213,12 +219,28 @@ def client_of(client: Any) -> Any:
 
 def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
     if not isinstance(problem, Problem):
-        raise InvalidInput(f"problem must be a Problem such as Logistic(), got {problem!r}")
+        raise InvalidInput(f"problem must be a Problem such as Logistic(), an object and no class, got {problem!r}")
+    if isinstance(penalty, type) and issubclass(penalty, Penalty):
+        raise InvalidInput(f"penalty must be a Penalty, got the class itself: pass {penalty.__name__}(...)")
     lacking = [text for method, text in PENALTY_METHODS.items() if not callable(getattr(penalty, method, None))]
     if lacking:
         lines = "\n".join(f"    def {text}" for text in lacking)
         raise InvalidInput(f"penalty must be a Penalty; {type(penalty).__name__} lacks\n{lines}")
     rule.check(problem)
+
+
+def _check_sizes(problem: Problem, given: chunking.Given, penalty: Penalty, z0: Any) -> None:
+    """What arrays tell before they are read: a target is there, penalty and z0 are for so many columns."""
+    shape = getattr(given.X, "shape", ())
+    if len(shape) != 2:
+        return
+    problem.check_given(given.y)
+    p = problem.size(int(shape[1])) if isinstance(shape[1], (int, np.integer)) else None
+    if p is None:
+        return
+    Bound(penalty, np.asarray(problem.penalised(p), bool)).terms()
+    if z0 is not None and np.shape(z0) != (p,):
+        raise InvalidInput(f"z0 has shape {np.shape(z0)}, this problem's z has ({p},), the intercept last")
 
 
 def _say_if_bound(client: Any) -> None:

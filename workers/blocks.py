@@ -167,6 +167,8 @@ def aligned(value: Any, what: str, X: Any) -> Any:
 
 def _at_hand(value: Any, what: str, X: Any) -> Any:
     """A column in memory, checked before it is sent."""
+    if not np.ndim(value) and not issparse(value):
+        raise InvalidInput(f"{what} must be one column, a value a row, got {value!r}")
     if issparse(value):
         raise InvalidInput(f"{what} must be a dense column, got {type(value).__name__}: pass {what}.toarray()")
     if np.isnan(X.shape[0]):

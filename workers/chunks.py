@@ -57,7 +57,7 @@ def make(client: Any, problem: Problem, given: Given, n_chunks: int | None = Non
         problem.check_target(np.asarray(given.y))
     columns = [None if value is None else aligned(value, what, X) for what, value in _beside(given)]
     parts = [X, *columns]
-    lazy = [part for whole in parts if whole is not None for part in _lazy_parts(whole)]
+    lazy = [part for whole in parts if whole is not None for part in _lazy_parts(whole, isinstance(X, Blocks))]
     with warnings.catch_warnings():  # for data in memory a large graph is what was asked for
         warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
         held = client.persist(lazy)
@@ -67,8 +67,11 @@ def make(client: Any, problem: Problem, given: Given, n_chunks: int | None = Non
     return Chunks([_short(row) for row in zip(*table, strict=True)], held, names)
 
 
-def _lazy_parts(part: Any) -> list[Any]:
-    return part.delayed if isinstance(part, Blocks) else [part]
+def _lazy_parts(part: Any, apart: bool) -> list[Any]:
+    """``apart``: as delayed blocks, which Dask does not fuse."""
+    if isinstance(part, Blocks):
+        return part.delayed
+    return list(part.to_delayed(optimize_graph=False).ravel()) if apart else [part]
 
 
 def _beside(given: Given) -> list[tuple[str, Any]]:

@@ -92,7 +92,7 @@ def result(core: Core) -> Result | None:
         gap=relative,
         gap_absolute=gap,
         certificate=kind,
-        converged=core.reason == "converged" or (exact and core.stopping.passes(gap)),
+        converged=core.reason == "converged" or bool(exact and core.stopping.passes(gap)),
         reason=core.reason,
         n_pushes=core.record.pushes,
         n_refused=sum(core.record.refused.values()),

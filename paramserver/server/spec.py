@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +44,10 @@ class RunSpec:
             raise InvalidInput("no chunks: X has no rows")
         for what in ("tol", "max_seconds", "max_pushes"):
             value = getattr(self, what)
-            if value is not None and not value > 0:
-                raise InvalidInput(f"{what} must be None or > 0, got {value!r}")
+            if value is not None and not (isinstance(value, (int, float, np.integer, np.floating)) and value > 0):
+                raise InvalidInput(f"{what} must be None or a number > 0, got {value!r}")
+        if self.z0 is not None:
+            _check_z0(self.z0)
         if self.inference not in (None, True, False):
             raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
         if self.until is not None and not callable(self.until):
@@ -65,3 +68,10 @@ class RunSpec:
     def certifiable(self) -> bool:
         """Whether the problem offers what a certificate needs."""
         return all(callable(getattr(self.problem, name, None)) for name in CERTIFIABLE)
+
+
+def _check_z0(z0: Any) -> None:
+    """Its length is seen when the data are."""
+    values = np.asarray(z0)
+    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+        raise InvalidInput(f"z0 must be None or finite numbers, got {z0!r}")

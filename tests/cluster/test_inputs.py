@@ -220,6 +220,37 @@ def test_refused_for_what_the_settings_are(client: Any) -> None:
     assert "until" in refused(client, L, X, Y, until=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tol": "1e-3"}, "tol must be None or a number > 0"),
+        ({"chunks": 0}, "chunks must be None or a whole number"),
+        ({"chunks": -1}, "chunks must be None or a whole number"),
+        ({"name": ""}, "name must be None or text"),
+        ({"name": 3}, "name must be None or text"),
+        ({"z0": np.full(7, np.nan)}, "z0 must be None or finite"),
+        ({"penalty": ps.L2}, r"pass L2\(\.\.\.\)"),
+        ({"sample_weight": 2.0}, "one column, a value a row, got 2.0"),
+    ],
+)
+def test_slips_are_refused_before_a_run_begins(client: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=said):
+        ps.launch(ps.Logistic(), X, Y, client=client, **options)
+    assert not [run for run in ps.list(client) if run["state"] != "finished"]
+
+
+@pytest.mark.parametrize("files", ["one.csv", "*.csv"])
+def test_files_with_codes_give_what_expanded_columns_give(client: Any, tmp_path: Any, files: str) -> None:
+    frame = pd.DataFrame(X[:, :2], columns=["a", "b"]).assign(g=np.where(X[:, 2] > 0, "u", "v"), y=Y)
+    for name in ("one", "two"):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    codes, columns = (
+        fit(client, *ps.datasets.from_files(str(tmp_path / files), "y", expand=expand)) for expand in (False, True)
+    )
+    np.testing.assert_allclose(codes.z, columns.z, atol=1e-4)
+    assert codes.feature_names == columns.feature_names == ("a", "b", "g=u", "g=v")
+
+
 def test_a_penalty_that_lacks_a_method(client: Any) -> None:
     class Half:
         def value(self, w: Any) -> float:

@@ -99,6 +99,10 @@ class Problem(ABC):
     def start(self, survey: Array) -> Start:
         """The null model's z (p,) and objective, from the merged survey; called on what `at` returned."""
 
+    def size(self, n_columns: int) -> int | None:
+        """p for so many columns, where that is known before the data are read."""
+        return None
+
     def penalised(self, p: int) -> np.ndarray:
         """Mask (p,) of the coordinates that the penalty acts on."""
         return np.ones(p, bool)
@@ -125,6 +129,9 @@ class Problem(ABC):
 
     def check_target(self, y: Any) -> None:  # noqa: B027
         """Refuse what can be seen to be wrong with a target that is at hand, before it is sent."""
+
+    def check_given(self, y: Any) -> None:  # noqa: B027
+        """Refuse to be launched with arrays without a target, where there must be one."""
 
 
 def require(needs: Iterable[str], problem: Problem, who: str, instead: str = "") -> None:

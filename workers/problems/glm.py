@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from paramserver.errors import BadData
+from paramserver.errors import BadData, InvalidInput
 from paramserver.messages import Array
 from paramserver.workers.design import as_design
 from paramserver.workers.problems.base import Null, Start
@@ -62,6 +62,10 @@ class GLM(Family, Passes):
         return {}
 
     # -- what a chunk is -------------------------------------------------------------------------
+
+    def check_given(self, y: Any) -> None:
+        if y is None:
+            raise InvalidInput(f"{type(self).__name__} needs a target: pass y")
 
     def prepare(self, *parts: Any) -> Data:
         X, y, weight, offset = (*parts, None, None, None)[:4]

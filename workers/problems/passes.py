@@ -91,6 +91,10 @@ class Passes(Problem):
             mask[p - self._width :] = False
         return mask
 
+    def size(self, n_columns: int) -> int | None:
+        width = self.margins_per_row
+        return None if width is None else (n_columns + self.fit_intercept) * width
+
     @property
     def _width(self) -> int:
         return self.margins_per_row or 1
