@@ -226,19 +226,25 @@ def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
     if lacking:
         lines = "\n".join(f"    def {text}" for text in lacking)
         raise InvalidInput(f"penalty must be a Penalty; {type(penalty).__name__} lacks\n{lines}")
+    if not isinstance(penalty, Penalty):
+        raise InvalidInput(
+            f"penalty must be a Penalty: let {type(penalty).__name__} be a subclass of paramserver.Penalty"
+        )
     rule.check(problem)
 
 
 def _check_sizes(problem: Problem, given: chunking.Given, penalty: Penalty, z0: Any) -> None:
     """What arrays tell before they are read: a target is there, penalty and z0 are for so many columns."""
-    shape = getattr(given.X, "shape", ())
+    shape: Any = getattr(given.X, "shape", ())
     if len(shape) != 2:
         return
     problem.check_given(given.y)
     p = problem.size(int(shape[1])) if isinstance(shape[1], (int, np.integer)) else None
     if p is None:
         return
-    Bound(penalty, np.asarray(problem.penalised(p), bool)).terms()
+    bound = Bound(penalty, np.asarray(problem.penalised(p), bool))
+    penalty.check_columns(int(shape[1]), int(bound.mask.sum()))
+    bound.terms()
     if z0 is not None and np.shape(z0) != (p,):
         raise InvalidInput(f"z0 has shape {np.shape(z0)}, this problem's z has ({p},), the intercept last")
 

@@ -52,6 +52,9 @@ class Penalty(ABC):
         """
         return None
 
+    def check_columns(self, n_columns: int, d: int) -> None:  # noqa: B027
+        """Refuse settings for another number of columns than the data's; d coordinates are penalised."""
+
     def project(self, w: Array) -> Array:
         """The point nearest to ``w`` where R is finite; by default R is finite everywhere."""
         return w

@@ -9,7 +9,7 @@ import numpy as np
 
 from paramserver.errors import InvalidInput
 from paramserver.penalties.base import KnownForm
-from paramserver.penalties.columns import factors_of, floats, number, ratio, shown, spread
+from paramserver.penalties.columns import check_length, factors_of, floats, number, ratio, shown, spread
 from paramserver.penalties.terms import Terms
 
 
@@ -38,6 +38,10 @@ class Box(KnownForm):
         object.__setattr__(self, "l1_ratio", ratio(self.l1_ratio))
         object.__setattr__(self, "factors", factors_of(self.factors))
         _check_bounds(np.asarray(self.lower), np.asarray(self.upper))
+
+    def check_columns(self, n_columns: int, d: int) -> None:
+        for name in ("factors", "lower", "upper"):
+            check_length(name, getattr(self, name), n_columns, d)
 
     def terms(self, d: int) -> Terms:
         strength = self.alpha * spread("factors", 1.0 if self.factors is None else self.factors, d)

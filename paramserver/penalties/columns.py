@@ -73,6 +73,15 @@ def spread(name: str, value: Setting, d: int) -> Array:
     return np.tile(array, d // len(array))
 
 
+def check_length(name: str, value: Setting | None, n_columns: int, d: int) -> None:
+    """One number a column, or one a coefficient where several classes have the columns."""
+    if isinstance(value, tuple) and len(value) not in (n_columns, d):
+        each = f"{n_columns}" if d == n_columns else f"{n_columns} (one a column) or {d} (one a coefficient)"
+        raise InvalidInput(
+            f"{name} holds {len(value)} numbers, but X has {n_columns} columns: pass {each}; the intercept has none"
+        )
+
+
 def shown(name: str, **settings: Any) -> str:
     """A short repr: long sequences by their length, settings at None not at all."""
     parts = []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from paramserver.penalties.base import KnownForm
-from paramserver.penalties.columns import factors_of, number, ratio, shown, spread
+from paramserver.penalties.columns import check_length, factors_of, number, ratio, shown, spread
 from paramserver.penalties.terms import Terms
 
 
@@ -35,6 +35,9 @@ class ElasticNet(KnownForm):
         object.__setattr__(self, "alpha", number("alpha", self.alpha))
         object.__setattr__(self, "l1_ratio", ratio(self.l1_ratio))
         object.__setattr__(self, "factors", factors_of(self.factors))
+
+    def check_columns(self, n_columns: int, d: int) -> None:
+        check_length("factors", self.factors, n_columns, d)
 
     def terms(self, d: int) -> Terms:
         strength = self.alpha * spread("factors", 1.0 if self.factors is None else self.factors, d)

@@ -49,7 +49,10 @@ def cholesky(A: Array) -> Array:
             return np.asarray(factor)
         ridge *= 100.0  # rounding made it indefinite: a larger ridge only slows the refinement
         if ridge > 1.0:
-            raise LinAlgError("the quadratic model is not positive semi-definite, or not finite")
+            raise LinAlgError(
+                "the quadratic model is not positive semi-definite, or not finite: is the problem convex, and do its "
+                "gradient and Hessian agree with its value? (paramserver.testing.check_problem; Smooth.check)"
+            )
 
 
 def substitute(factor: Array, rhs: Array) -> Array:

@@ -128,7 +128,8 @@ class Parameters:
 
     def _bound(self, penalty: Penalty, p: int) -> Bound:
         bound = Bound(penalty, np.asarray(self.problem.penalised(p), bool))
-        bound.terms()  # settings for another number of columns are found now
+        bound.penalty.check_columns(int(self.survey[1]), int(bound.mask.sum()))  # now, not at the first step
+        bound.terms()
         return bound
 
     @property

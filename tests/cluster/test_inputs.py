@@ -365,12 +365,12 @@ def test_one_class(client: Any, label: float) -> None:
 
 
 def test_z0_of_the_wrong_shape(client: Any) -> None:
-    said = failing(client, X, Y, z0=np.zeros(6), error=errors.ParamServerError)
-    assert "(7,)" in said
+    pieces = [x for x, _ in PIECES], [y for _, y in PIECES]  # of lists nothing is known before they are read
+    assert "(7,)" in failing(client, *pieces, z0=np.zeros(6), error=errors.ParamServerError)
 
 
 def test_no_target(client: Any) -> None:
-    assert "pass y" in failing(client, X)
+    assert "pass y" in failing(client, [x for x, _ in PIECES])
 
 
 def test_zero_weights(client: Any) -> None:
@@ -462,3 +462,22 @@ def test_chunks_that_come_back_with_other_values(own: Processes) -> None:
         os.kill(_victim(own, client, run).process.pid, signal.SIGKILL)
         with pytest.raises(errors.ChunkChanged, match="other values"):
             run.result(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"penalty": ps.L1(1.0, factors=[1, 1])}, "2 numbers"),
+        ({"penalty": ps.GroupL1([[0], [99]])}, "99"),
+        ({"penalty": ps.Box([0, 0], [1, 1])}, "2 numbers"),
+        ({"z0": np.zeros(99)}, r"z0 has shape \(99,\)"),
+        ({"y": None}, "needs a target"),
+        ({"y": np.array(["yes", "no"] * (N // 2))}, 'y == "yes"'),
+    ],
+    ids=["factors", "groups", "box", "z0", "no target", "strings"],
+)
+def test_sizes_are_checked_before_anything_is_sent(client: Any, given: dict[str, Any], match: str) -> None:
+    before = len(ps.list(client))
+    with pytest.raises(errors.InvalidInput, match=match):
+        ps.launch(ps.Logistic(), X, given.pop("y", Y), client=client, **given)
+    assert len(ps.list(client)) == before
