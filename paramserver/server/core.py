@@ -162,8 +162,13 @@ class Core(Changes):
         if not self.params.certifiable:
             if self.stopping.settled(self.residuals, self.spec.measured):
                 self._finish("converged", now)
-        elif self.stopping.due(estimate, self.params.reports) and self._rest_until == np.inf:
+        elif self._rest_until == np.inf and (self._lost or self.stopping.due(estimate, self.params.reports)):
             self._verify(now)
+
+    @property
+    def _lost(self) -> bool:
+        """Chunks without a model only say that z is too far, and nothing but a verification leads back."""
+        return self.params.far > len(self.params.live)
 
     def _look(self, now: float) -> float | None:
         """The estimate, every few pushes: it costs a pass over the slots. Always where no other push is to come."""
@@ -178,7 +183,7 @@ class Core(Changes):
         return self.residuals.estimate
 
     def _verify(self, now: float) -> None:
-        self.state = "verifying"
+        self.state, self.params.far = "verifying", 0
         self.verifier.begin(self._limit(now))
         self.dispatch.asked_at = now
 

@@ -47,6 +47,7 @@ class Parameters:
         self.published = Published(Version(epoch, 0), None, now)
         self.fresh: set[int] = set()  #: chunks that reported since z was made
         self.reports = 0.0
+        self.far = 0  #: answers in a row that z is too far, of chunks that have no model to hold it back
         self.setup: Setup | None = None
         self.chosen = ""  #: which rule, and why, where that was left open and is not the usual one
         self.bound: Bound
@@ -159,6 +160,7 @@ class Parameters:
         assert self.setup is not None
         slot = self.slots[push.chunk]
         if push.trouble == "too_far":
+            self.far += slot.fields is None
             self._take(push, self.rule.too_far(self.state, push.chunk, slot.fields))
             return Outcome.TOO_FAR
         wrong = check(push.payload, self.rule.shapes, self.rule.optional, self.setup.p)
@@ -166,6 +168,7 @@ class Parameters:
             return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
         if self.rule.is_delta(push.payload) and (slot.fields is None or push.base != slot.seq):
             return Outcome.NO_BASE
+        self.far = 0 if slot.fields is None else self.far
         new = {**push.payload, "rows": float(slot.rows)}
         absorbed = self.rule.absorb(self.state, push.chunk, slot.fields, new)
         self._take(push, absorbed)

@@ -50,7 +50,7 @@ class Stopping:
 
     def due(self, estimate: float, sweeps: float) -> bool:
         """Whether to verify now, given the rule's estimate and the sweeps done so far."""
-        if np.isfinite(estimate) and estimate <= 0.5 * self.best:  # without an estimate: verify every few sweeps
+        if estimate <= 0.5 * self.best:  # a rule without an estimate (nan) is verified every few sweeps
             self.best, self.best_at = estimate, sweeps
         if self._predicted(estimate, sweeps) <= (AHEAD if self.superlinear else self.ratio) * self.allowed():
             return True

@@ -182,7 +182,7 @@ def test_mistakes(client: Client, csv: Any, tmp_path: Path) -> None:
             2,
             "no column 'no'",
         ),
-        (["fit", "flights", "--tol", "-1", "--scheduler", address], 2, "tol must be None or > 0"),
+        (["fit", "flights", "--tol", "-1", "--scheduler", address], 2, "tol must be None or a number > 0"),
         (["status", "--scheduler", address, "--name", "nobody"], 1, "no run named 'nobody'"),
         (["status", "--scheduler", "tcp://127.0.0.1:1"], 1, "no scheduler answers at tcp://127.0.0.1:1 within 5 s"),
         (["params"], 2, "--scheduler"),

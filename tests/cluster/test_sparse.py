@@ -172,7 +172,7 @@ def test_an_offset_without_weights(client: Any, kind: str) -> None:
         ({"exposure": np.ones((N, 2))}, "exposure must be one column"),
         ({"offset": np.full(N, "a")}, "offset must be numbers"),
         ({"sample_weight": sp.csr_matrix(np.ones((N, 1)))}, "sample_weight must be a dense column"),
-        ({"offset": 3.0}, "offset must be an array"),
+        ({"offset": 3.0}, "offset must be one column"),
     ],
     ids=str,
 )
