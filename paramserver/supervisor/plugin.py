@@ -188,7 +188,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
     def _trim(self, record: RunRecord | None = None) -> None:
         over = sorted((r for r in self.runs.values() if not r.live), key=lambda r: r.ended)
         for old in over[:-KEPT]:
-            if old.told or time.time() - old.ended > UNREAD:
+            if old.told or time.monotonic() - old.ended > UNREAD:
                 del self.runs[old.name]
 
     # -- events ----------------------------------------------------------------------------------
