@@ -19,7 +19,7 @@ from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import Bound, NoPenalty, Penalty
 from paramserver.run import Run
 from paramserver.server import inferring
-from paramserver.server.spec import RunSpec
+from paramserver.server.spec import RunSpec, check_z0
 from paramserver.supervisor.keeper import KEYS_LIMIT
 from paramserver.views import Result, Status
 from paramserver.workers import at_hand
@@ -245,8 +245,8 @@ def _check_sizes(problem: Problem, given: chunking.Given, penalty: Penalty, z0: 
     bound = Bound(penalty, np.asarray(problem.penalised(p), bool))
     penalty.check_columns(int(shape[1]), int(bound.mask.sum()))
     bound.terms()
-    if z0 is not None and np.shape(z0) != (p,):
-        raise InvalidInput(f"z0 has shape {np.shape(z0)}, this problem's z has ({p},), the intercept last")
+    if z0 is not None:
+        check_z0(z0, p)
 
 
 def _say_if_bound(client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,29 +24,26 @@ def log(exposure: Any) -> Array:
 
 
 def checked_log(exposure: Any) -> Array:
-    """Of values at hand: `InvalidInput` naming the first that is not finite and > 0."""
-    values = floats(exposure, "exposure")
-    bad = ~(np.isfinite(values) & (values > 0))
-    if bad.any():
-        raise InvalidInput(f"exposure must be finite and > 0, got {values[bad][0]} in row {_row(bad)}")
-    return np.log(values)
+    """The logarithm of an exposure at hand; `InvalidInput` names the first value that is not finite and > 0."""
+    return np.log(_checked(exposure, "exposure", "finite and > 0", lambda values: values > 0))
 
 
 def checked(offset: Any) -> Array:
-    """An offset at hand: `InvalidInput` naming the first row that is not finite."""
-    values = floats(offset, "offset")
-    bad = ~np.isfinite(values)
-    if bad.any():
-        raise InvalidInput(f"offset must be finite, got {values[bad][0]} in row {_row(bad)}")
-    return values
+    """An offset at hand; `InvalidInput` names the first row that is not finite."""
+    return _checked(offset, "offset", "finite", np.isfinite)
 
 
 def checked_weight(weight: Any) -> Array:
-    """Sample weights at hand: `InvalidInput` naming the first that is not finite and ≥ 0."""
-    values = floats(weight, "sample_weight")
-    bad = ~(np.isfinite(values) & (values >= 0))
+    """Sample weights at hand; `InvalidInput` names the first that is not finite and ≥ 0."""
+    return _checked(weight, "sample_weight", "finite and ≥ 0", lambda values: values >= 0)
+
+
+def _checked(column: Any, what: str, must_be: str, good: Callable[[Array], Any]) -> Array:
+    values = floats(column, what)
+    bad = ~(np.isfinite(values) & good(values))
     if bad.any():
-        raise InvalidInput(f"sample_weight must be finite and ≥ 0, got {values[bad][0]} in row {_row(bad)}")
+        row = int(np.argwhere(bad)[0][0])
+        raise InvalidInput(f"{what} must be {must_be}, got {values[bad][0]} in row {row}")
     return values
 
 
@@ -63,7 +61,3 @@ def check_numbers(array: Any, what: str) -> None:
         if what == "y":
             how += ': (y == "yes").astype(float) for two classes, np.unique(y, return_inverse=True)[1] for several'
         raise InvalidInput(f"{what} must be numbers, got dtype {array.dtype}: {how}")
-
-
-def _row(bad: np.ndarray) -> int:
-    return int(np.argwhere(bad)[0][0])

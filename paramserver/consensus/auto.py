@@ -51,8 +51,7 @@ class Auto(Consensus):
                 f"{takes}, and {setup.bound.penalty!r} is no sum over coordinates of a known form: use fewer chunks "
                 'or columns, another penalty, or insist by consensus="newton"'
             )
-        smooth = not (terms.l1.any() or np.isfinite(terms.lower).any() or np.isfinite(terms.upper).any())
-        rule = LBFGS() if smooth else ActiveNewton()
+        rule = LBFGS() if terms.smooth else ActiveNewton()
         rule.check(problem)
         rule.suits(setup.bound)
         return rule, takes

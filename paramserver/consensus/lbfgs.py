@@ -79,7 +79,7 @@ class LBFGS(Consensus):
 
     def suits(self, penalty: Bound) -> None:
         terms = penalty.separable()
-        if terms is None or terms.l1.any() or np.isfinite(terms.lower).any() or np.isfinite(terms.upper).any():
+        if terms is None or not terms.smooth:
             raise InvalidInput(
                 f"LBFGS works on smooth penalties, L2 or none, not on {penalty.penalty!r}: "
                 'pass consensus="active" (ActiveNewton) where there is an L1 term, else "newton"'

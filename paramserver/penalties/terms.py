@@ -20,6 +20,11 @@ class Terms(NamedTuple):
     lower: Array
     upper: Array
 
+    @property
+    def smooth(self) -> bool:
+        """Neither a kink nor a bound anywhere."""
+        return not (self.l1.any() or np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
+
     def value(self, w: Array) -> float:
         """R(w), infinite outside the bounds."""
         if (w < self.lower).any() or (w > self.upper).any():

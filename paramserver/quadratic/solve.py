@@ -38,7 +38,7 @@ def _separable(B: Array, slope: Array, terms: Terms, start: Array) -> Array:
     A = B.copy()
     A.flat[:: len(A) + 1] += terms.l2
     slope = slope + terms.l2 * start
-    if not (terms.l1.any() or np.isfinite(terms.lower).any() or np.isfinite(terms.upper).any()):
+    if terms.smooth:
         return start - Factor(A).solve(slope, refinements=1)  # slope is of start: the next step refines this one
     scale = scale_of(A)
     scaled = Terms(terms.l1 * scale, np.zeros_like(scale), terms.lower / scale, terms.upper / scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ from paramserver.server.stopping import Stopping
 from paramserver.server.verifier import Verifier
 
 
-class Changes:
+class Changes(ABC):
     """The part of `Core` that users reach into a live run with."""
 
     params: Parameters
@@ -34,15 +35,15 @@ class Changes:
     _rest_until: float
 
     @property
+    @abstractmethod
     def over(self) -> bool:
-        """See `Core`."""
-        raise NotImplementedError
+        """See `Core`, as the next two."""
 
-    def _thaw(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _thaw(self) -> None: ...
 
-    def _fits(self, p: int, n_chunks: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _fits(self, p: int, n_chunks: int) -> None: ...
 
     def update(self, penalty: Penalty | None, tol: float | None, settings: dict[str, Any], now: float) -> Version:
         """Change a live run; the first version for which it holds."""

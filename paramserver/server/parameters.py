@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from paramserver.messages import Array, Fields, Outcome, Push, Version
 from paramserver.penalties import Bound, Penalty
 from paramserver.server.null import NullModel
 from paramserver.server.slots import Slot
-from paramserver.server.spec import RunSpec
+from paramserver.server.spec import RunSpec, check_z0
 from paramserver.views import Residuals
 from paramserver.workers.problems.base import Start
 
@@ -82,10 +82,8 @@ class Parameters:
         self._live = self._with_rows()
         z = start.z
         if spec.z0 is not None:
-            z0 = np.asarray(spec.z0, float)
-            if z0.shape != (p,):
-                raise InvalidInput(f"z0 has shape {z0.shape}, this problem's z has ({p},), the intercept last")
-            z = self.problem.inward(z0)
+            check_z0(spec.z0, p)
+            z = self.problem.inward(np.asarray(spec.z0, float))
         bound = self._bound(spec.penalty, p)
         setup = Setup(p, len(self.live), int(self.survey[0]), start, self.problem.quadratic, bound, bound.project(z))
         if isinstance(self.rule, Auto):
@@ -246,12 +244,15 @@ class Parameters:
 
     def wanted(self) -> list[int]:
         """Chunks whose next local step would be news: not those that answered at this version."""
-        return [i for i in self.live if i not in self.fresh and self._has_news(self.slots[i])]
+        return list(self._wanted())
 
     @property
     def idle(self) -> bool:
         """Nothing is wanted: every chunk has answered at this version, or is settled."""
-        return not any(i not in self.fresh and self._has_news(self.slots[i]) for i in self.live)
+        return next(self._wanted(), None) is None
+
+    def _wanted(self) -> Iterator[int]:
+        return (i for i in self.live if i not in self.fresh and self._has_news(self.slots[i]))
 
     def _has_news(self, slot: Slot) -> bool:
         if slot.version == self.version:
@@ -289,16 +290,14 @@ class Parameters:
     def update(self, penalty: Penalty | None, rule: Consensus, now: float) -> None:
         """New settings on a live run."""
         assert self.z is not None
+        bound = self.bound if penalty is None else self._bound(penalty, len(self.z))
         if penalty is not None:  # these first: they may refuse
-            assert self.setup is not None
-            rule.suits(self._bound(penalty, self.setup.p))
+            rule.suits(bound)
         slots = self.fields()
         self.state = rule.update(self.state, self.rule, slots, self.z)
-        self.rule = rule
-        if penalty is not None:
-            self.bind(penalty)
-            if not np.isfinite(self.bound.value(self.z)):
-                self.jump(self.bound.project(self.z), now)
+        self.rule, self.bound = rule, bound
+        if penalty is not None and not np.isfinite(bound.value(self.z)):
+            self.jump(bound.project(self.z), now)
         for i, fields in slots.items():
             self.slots[i].fields = fields
         self.fresh.update(self.live)

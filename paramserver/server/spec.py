@@ -47,7 +47,7 @@ class RunSpec:
             if value is not None and not (isinstance(value, (int, float, np.integer, np.floating)) and value > 0):
                 raise InvalidInput(f"{what} must be None or a number > 0, got {value!r}")
         if self.z0 is not None:
-            _check_z0(self.z0)
+            _check_values(self.z0)
         if self.inference not in (None, True, False):
             raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
         if self.until is not None and not callable(self.until):
@@ -70,8 +70,14 @@ class RunSpec:
         return all(callable(getattr(self.problem, name, None)) for name in CERTIFIABLE)
 
 
-def _check_z0(z0: Any) -> None:
+def _check_values(z0: Any) -> None:
     """Its length is seen when the data are."""
     values = np.asarray(z0)
     if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
         raise InvalidInput(f"z0 must be None or finite numbers, got {z0!r}")
+
+
+def check_z0(z0: Any, p: int) -> None:
+    """A start must be a whole z."""
+    if np.shape(z0) != (p,):
+        raise InvalidInput(f"z0 has shape {np.shape(z0)}, this problem's z has ({p},), the intercept last")

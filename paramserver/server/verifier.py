@@ -186,9 +186,12 @@ class Verifier:
     def _prove(self, gap: float) -> None:
         model = self._model
         assert model is not None
-        kind = self.params.rule.certificate
-        self.verified = Verified(self.params.version, model.objective, gap / self.stopping.scale, gap, kind)
+        self._certify(model.objective, gap, self.params.rule.certificate)
         self._passed = self.stopping.passes(gap)
+
+    def _certify(self, objective: float, gap: float, kind: str) -> None:
+        """Exact F of today's z, and a bound of what it is above F*."""
+        self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, kind)
 
     def _judge(self, gap: float, limit: float, proven: bool = True) -> str:
         """What to do about this gap; not ``proven``: the least it may be, coordinates off the support left out."""
@@ -268,9 +271,7 @@ class Verifier:
         assert rest is not None
         gap = rest.gap(fenchel) + max(rest.charge, 0.0)
         if not self._passed:
-            self.verified = Verified(
-                self.params.version, model.objective, gap / self.stopping.scale, gap, "duality gap"
-            )
+            self._certify(model.objective, gap, self.params.rule.certificate)
         if self.stopping.passes(gap):
             return "separated"
         if self._passed:
@@ -284,9 +285,7 @@ class Verifier:
         assert model is not None
         self.params.jump(model.z_plus, now)
         gap = fenchel + model.charge
-        objective = loss + self.params.bound.value(model.z_plus)
-        kind = self.params.rule.certificate
-        self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, kind)
+        self._certify(loss + self.params.bound.value(model.z_plus), gap, self.params.rule.certificate)
         return "passed" if self.stopping.passes(gap) and not self.runaway else "failed"
 
     def move(self, z: Array, objective: float, rounding: float, now: float) -> bool:
@@ -298,7 +297,7 @@ class Verifier:
         if not (charge <= max(1e-2 * was.gap_absolute, rounding * abs(objective)) or self.stopping.passes(gap)):
             return False
         self.params.jump(z, now)
-        self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, was.certificate)
+        self._certify(objective, gap, was.certificate)
         return True
 
     def _promise(self, gap: float) -> float:

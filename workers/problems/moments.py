@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from paramserver.messages import Array
+from paramserver.workers.problems.passes import counting
 
 
 class Moments(NamedTuple):
@@ -65,12 +66,12 @@ class Family:
         with np.errstate(over="ignore", invalid="ignore"):  # in rows that no weight counts
             at = self.rows(margins, data.y)  # type: ignore[attr-defined]
             pearson, mean = self.pearson_rows(margins, data.y), self.expected_rows(margins, data.y)
-        loss, first, second, pearson = (_counting(part, weight) for part in (*at, pearson))
+        loss, first, second, pearson = (counting(part, weight) for part in (*at, pearson))
         fixed = self.dispersion if self.dispersion is not None else np.nan
         likelihood = np.nan if np.isnan(fixed) else self.log_likelihood(data, z, np.full(2, fixed))[1]
         sums = np.array([loss @ weight, pearson @ weight, weight.sum(), np.count_nonzero(weight), likelihood])
         observed = self.information(data, second, weight)
-        expected = np.empty((0, 0)) if mean is None else self.information(data, _counting(mean, weight), weight)
+        expected = np.empty((0, 0)) if mean is None else self.information(data, counting(mean, weight), weight)
         meat = self.outer(data, first, weight)
         squared = meat if data.weight is None else self.outer(data, first, weight * weight)
         return Moments(sums, observed, expected, meat, squared)
@@ -88,9 +89,3 @@ class Family:
             alike = self.log_density(margins, y, np.ones_like(weight), float(dispersions[0]))
             precise = self.log_density(margins, y, weight, float(dispersions[1]))
         return np.array([weight @ alike, precise.sum()])
-
-
-def _counting(values: Array, weight: Array) -> Array:
-    """``values`` with zeros where the weight is: 0·inf is nan."""
-    idle = (weight == 0).reshape(-1, *[1] * (values.ndim - 1))
-    return np.where(idle, 0.0, values) if idle.any() else values

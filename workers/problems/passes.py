@@ -158,10 +158,8 @@ class Passes(Problem):
         if data.weight is None:
             return at
         weight = data.weight[rows]
-        idle = weight == 0
-        if idle.any():  # 0·inf is nan
-            at = Rows(*(np.where(idle.reshape(-1, *[1] * (part.ndim - 1)), 0.0, part) for part in at))
-        return Rows(at.loss * weight, (at.first.T * weight).T, (at.second.T * weight).T)
+        loss, first, second = (counting(part, weight) for part in at)
+        return Rows(loss * weight, (first.T * weight).T, (second.T * weight).T)
 
     def linear(self, data: Data, z: Array) -> Array:
         """Margins without the offset, (n,) or (n, K)."""
@@ -238,9 +236,9 @@ class Passes(Problem):
         moved = np.zeros_like(at) if move is None else self.linear(data, move)
         with np.errstate(over="ignore"):
             terms = self.fenchel_rows(at, data.y, self.linear(data, step), moved)
-        counts = data.weights > 0  # 0·inf is nan
-        loss = self._weighed(data, slice(None), at + moved).loss.sum()
-        return float(terms[counts] @ data.weights[counts]), float(loss)
+        if data.weight is not None:
+            terms = counting(terms, data.weight) * data.weight
+        return float(terms.sum()), float(self._weighed(data, slice(None), at + moved).loss.sum())
 
     def dual(self, data: Data, z: Array, step: Array) -> Array:
         """Xᵀθ, (p,), for `fenchel`'s θ, the weights counted."""
@@ -279,3 +277,9 @@ class Passes(Problem):
         furthest = np.maximum(high, -low)
         width = self._width
         return self._join(furthest if width == 1 else np.tile(furthest[:, None], width), np.ones(width))
+
+
+def counting(values: Array, weight: Array) -> Array:
+    """``values`` (n, …) with zeros where the weight is: 0·inf is nan."""
+    idle = (weight == 0).reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(idle, 0.0, values) if idle.any() else values
