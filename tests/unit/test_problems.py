@@ -53,6 +53,14 @@ def test_logistic_far_away_is_finite_and_quiet(size, weight):
         assert problem.fenchel(data, 0 * z, step)[0] >= 0
 
 
+@pytest.mark.parametrize("offset", [None, np.linspace(-1, 1, 60)], ids=["plain", "offset"])
+def test_a_value_comes_with_its_margins(offset):
+    problem = Logistic()
+    data = problem.prepare(X, Y, None, offset)
+    z = np.array([0.3, -0.2, 0.1, 0.5])
+    np.testing.assert_array_equal(problem.evaluate(data, z).margins, problem.margins(data, z))
+
+
 def test_a_row_without_weight_does_not_count():
     """Not even where its Fenchel term is infinite: 0·inf would be nan, and the answer refused."""
     problem = Logistic(fit_intercept=False)

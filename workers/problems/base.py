@@ -37,11 +37,16 @@ CAPABILITIES = {
 
 
 class Evaluation(NamedTuple):
-    """Value, gradient (p,) and the rows' curvatures at one z; f is the *sum* of the losses."""
+    """Value, gradient (p,) and the rows' curvatures at one z; f is the *sum* of the losses.
+
+    ``margins``, the offset among them, where the problem has such and the value is finite: at z + t·step
+    they are these + t·`linear(data, step)`, without another pass.
+    """
 
     value: float
     gradient: Array
     curvature: Array
+    margins: Array | None = None
 
 
 class Null(NamedTuple):

@@ -174,19 +174,20 @@ class Passes(Problem):
         return self._offset(data, self.linear(data, z))
 
     def evaluate(self, data: Data, z: Array) -> Evaluation:
-        """Value, gradient and curvatures in one pass over X."""
+        """Value, gradient, curvatures and margins in one pass over X."""
         W, b = self._plain(z)
         value, gradient, free = 0.0, np.zeros_like(W), np.zeros(W.shape[1:])
-        curvature = np.empty((data.rows, *W.shape[1:]))
+        margins, curvature = (np.empty((data.rows, *W.shape[1:])) for _ in range(2))  # either may be kept alone
         for rows, X in self.design(data).blocks():
-            at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
+            margins[rows] = self._offset(data, X.dot(W) + b, rows)
+            at = self._weighed(data, rows, margins[rows])
             value += float(at.loss.sum())
             if not value <= LARGEST:  # what is left of the sums would only warn
                 return Evaluation(np.inf, self._flat(gradient, free), curvature)
             gradient += X.tdot(at.first)
             free = free + at.first.sum(axis=0)
             curvature[rows] = at.second
-        return Evaluation(value, self._flat(gradient, free), curvature)
+        return Evaluation(value, self._flat(gradient, free), curvature, margins)
 
     def curvature(self, data: Data, z: Array) -> Array:
         """The weighted losses' second derivatives at z, (n,)."""
