@@ -13,9 +13,24 @@ from paramserver.workers.problems.base import Evaluation, Problem
 DRIFT = 0.1  #: a Hessian is kept while its rows' curvatures moved less than this, relatively
 
 
+def drift(curvature: Array, old: Array) -> float:
+    """Σ|D − D_old| / ΣD_old."""
+    moved, size = float(np.abs(curvature - old).sum()), float(np.abs(old).sum())
+    return moved / size if size > 0 else np.inf if moved > 0 else 0.0
+
+
 def drifted(curvature: Array, old: Array) -> bool:
-    """Whether Σ|D − D_old| > 0.1·ΣD_old."""
-    return bool(np.abs(curvature - old).sum() > DRIFT * np.abs(old).sum())
+    """Whether a Hessian made of the old curvatures is to be made again."""
+    return drift(curvature, old) > DRIFT
+
+
+def curvature_at(problem: Any, data: Any, where: Array) -> Array:
+    """The rows' curvatures at a Hessian's z, made again where another worker made it."""
+    z, curvature = data.memo.get("hessian_at", (None, None))
+    if z is None or not np.array_equal(z, where):
+        curvature = problem.curvature(data, where)
+        data.memo["hessian_at"] = (where, curvature)
+    return np.asarray(curvature)
 
 
 def times(M: Array, v: Array) -> Array:

@@ -9,6 +9,10 @@ import numpy as np
 from paramserver.consensus.base import Consensus, Pull
 from paramserver.messages import Array, Assignment, Fields, Task
 from paramserver.workers.problems.base import Problem
+from paramserver.workers.problems.passes import ratios
+from paramserver.workers.solvers import curvature_at, drift, drifted
+
+VANISHING = 2.5  #: a row's curvature fell by so much since a Hessian was made: that one will not do
 
 
 def answer(rule: Consensus, problem: Problem, data: Any, work: Assignment, z: Array | None) -> Fields | None:
@@ -27,17 +31,34 @@ def answer(rule: Consensus, problem: Problem, data: Any, work: Assignment, z: Ar
 def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     if "without" in fields:
         data = problem.without(data, z, *fields["without"])
-    at = problem.evaluate(data, z)
+    at, p = problem.evaluate(data, z), len(z)
+    out: Fields = {
+        "f": np.float64(at.value),
+        "g": at.gradient,
+        "reach": _reach(problem, data),
+        "drift": np.array([1.0, 0.0]),
+    }
     if not np.isfinite(at.value):  # too far: no derivatives there, and no certificate
-        p = len(z)
-        return {"f": np.float64(np.inf), "g": np.zeros(p), "reach": _reach(problem, data), "H": np.zeros((p, p))}
-    out: Fields = {"f": np.float64(at.value), "g": at.gradient, "reach": _reach(problem, data)}
-    if fields["hessian"]:
+        return {**out, "f": np.float64(np.inf), "g": np.zeros(p), "H": np.zeros((p, p))}
+    kept = _kept(problem, data, fields)
+    if kept is not None and not _stale(at.curvature, kept):
+        out["drift"] = np.array([ratios(kept, at.curvature).max(initial=1.0), drift(at.curvature, kept)])
+    elif kept is not None or fields["hessian"]:
         support = fields.get("support")
         full = support is None
         out["H"] = problem.hessian(data, at.curvature) if full else problem.hessian_of(data, at.curvature, support)
         data.memo["hessian_at"] = (z, at.curvature)
     return out
+
+
+def _kept(problem: Any, data: Any, fields: Fields) -> Array | None:
+    """The rows' curvatures at the Hessian that the server has of this chunk, if its z is said."""
+    return curvature_at(problem, data, fields["hessian_at"]) if "hessian_at" in fields else None
+
+
+def _stale(curvature: Array, kept: Array) -> bool:
+    """Where some rows' curvatures vanish, by 1/e a step, coefficients may run away: a Hessian made here shows it."""
+    return drifted(curvature, kept) or bool((VANISHING * curvature < kept).any())
 
 
 def _reach(problem: Any, data: Any) -> Array:
@@ -50,7 +71,9 @@ def _reach(problem: Any, data: Any) -> Array:
 def _conjugate(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     if "without" in fields:
         data = problem.without(data, z, *fields["without"])
-    term, loss = problem.fenchel(data, z, fields["step"], fields.get("move"))
+    kept = _kept(problem, data, fields)
+    borrowed = {} if kept is None else {"kept": kept}
+    term, loss = problem.fenchel(data, z, fields["step"], fields.get("move"), **borrowed)
     out: Fields = {"fenchel": np.float64(term), "f": np.float64(loss)}
     if "dual" in fields:
         out["dual"] = problem.dual(data, z, fields["step"])

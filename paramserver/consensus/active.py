@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paramserver.consensus.anchors import SIGMA_MAX, AnchoredNewton, bfgs, curvature_at, needs_hessian, too_high
-from paramserver.consensus.base import Absorbed, Exact, Pull, Setup
+from paramserver.consensus.anchors import SIGMA_MAX, AnchoredNewton, bfgs, needs_hessian, too_high
+from paramserver.consensus.base import Absorbed, Exact, Kept, Pull, Setup
 from paramserver.consensus.working_set import KAPPA, ActiveState, full, never_zero
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields
@@ -24,7 +24,7 @@ from paramserver.penalties import Bound
 from paramserver.quadratic import minimise
 from paramserver.views import Residuals
 from paramserver.workers.problems.base import Problem
-from paramserver.workers.solvers import drifted
+from paramserver.workers.solvers import curvature_at, drifted
 
 ALWAYS = 4000  #: coordinates without an L1 term, at most: a z takes k³/3 operations
 KEPT = 10**9  #: bytes of chunks' Hessians on the server, at most
@@ -166,7 +166,7 @@ class ActiveNewton(AnchoredNewton):
             bent = old["H"] @ move
             apart = (new["g"] - old["g"])[slot["A"]]
             rise = new["f"] - old["f"] - float(old["g"][slot["A"]] @ move)
-            if too_high(old, rise, 0.5 * float(move @ bent)):
+            if old["true"] and too_high(old, rise, 0.5 * float(move @ bent)):
                 return self.too_far(state, chunk, old)
             if "H" not in new:
                 slot.update(H=bfgs(old["H"], move, apart, bent), true=False, at=old["at"])
@@ -299,8 +299,10 @@ class ActiveNewton(AnchoredNewton):
             total += 0.5 * float(move @ (slot["H"] @ move)) if "H" in slot else 0.0
         return float(total)
 
-    def hessian(self, slot: Fields) -> Array | None:
-        return np.asarray(slot["H"]) if slot["true"] and "H" in slot else None
+    def kept(self, slot: Fields) -> Kept | None:
+        if not (slot["true"] and "H" in slot):
+            return None
+        return Kept(slot["H"], full(len(slot["g"]), slot["A"], slot["at"]))
 
     def local(self, slot: Fields) -> Array:
         return full(len(slot["g"]), slot["A"], slot["x"])

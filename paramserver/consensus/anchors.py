@@ -1,7 +1,7 @@
 """What rules that minimise the chunks' summed quadratic models share.
 
 Anchors are points with exact values to which a line search goes back, so that F along anchors
-never rises; between true Hessians, BFGS.
+never rises.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from paramserver.certificate import Model
 from paramserver.consensus.base import Consensus, Line
 from paramserver.messages import Array, Fields
 from paramserver.workers.problems.base import Problem
-from paramserver.workers.solvers import drifted
+from paramserver.workers.solvers import curvature_at, drifted
 
 SIGMA_MAX = 1e8
 BAD_PREDICTION = 0.3
@@ -77,7 +77,7 @@ class AnchoredNewton(Consensus):
 
 def too_high(old: Fields, rise: float, q: float) -> bool:
     """Whether f rose by more than the slot's model, σ-stiffened, allows at a step of ½‖step‖²_H = q."""
-    return bool(old["true"] and rise > (old["sigma"] + 1.0) * q + 1e-10 * abs(old["f"]))
+    return bool(rise > (old["sigma"] + 1.0) * q + 1e-10 * abs(old["f"]))
 
 
 def needs_hessian(problem: Problem, data: Any, at: Any, fields: Mapping[str, Any]) -> bool:
@@ -87,15 +87,6 @@ def needs_hessian(problem: Problem, data: Any, at: Any, fields: Mapping[str, Any
     if abs(at.value - fields["predicted"]) > BAD_PREDICTION * fields["q"] + 1e-10 * abs(at.value):
         return True
     return drifted(at.curvature, curvature_at(problem, data, fields["hessian_at"]))
-
-
-def curvature_at(problem: Problem, data: Any, where: Array) -> Any:
-    """The rows' curvatures at a Hessian's point, done again where another worker made that."""
-    kept, curvature = data.memo.get("hessian_at", (None, None))
-    if kept is None or not np.array_equal(kept, where):
-        curvature = problem.curvature(data, where)  # type: ignore[attr-defined]
-        data.memo["hessian_at"] = (where, curvature)
-    return curvature
 
 
 def bfgs(H: Array, s: Array, y: Array, Hs: Array) -> Array:

@@ -62,6 +62,13 @@ class Exact(NamedTuple):
     rows: float
 
 
+class Kept(NamedTuple):
+    """A chunk's true Hessian, and the z (p,) it was made at."""
+
+    hessian: Array
+    at: Array
+
+
 class Line(NamedTuple):
     """A search along ``z + t·step`` that must fall by ``slope``·t·1e-4 at least, from ``objective``."""
 
@@ -205,8 +212,8 @@ class Consensus(ABC):
         """An estimate of F(z) from what the chunks last pushed."""
         return float(sum(slot.get("f", np.nan) for slot in slots.values())) + penalty.value(z)
 
-    def hessian(self, slot: Fields) -> Array | None:
-        """The slot's true Hessian where the losses are quadratic: spares a verification making it."""
+    def kept(self, slot: Fields) -> Kept | None:
+        """The slot's true Hessian, if it has one: spares a verification making another near by."""
         return None
 
     def local(self, slot: Fields) -> Array:

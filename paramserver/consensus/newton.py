@@ -1,8 +1,9 @@
 """Aggregated Newton: every chunk's quadratic model, summed, minimised with the penalty.
 
 The incremental Newton method of Rodomanov & Kropotov (2016, NIM), asynchronous, with a
-per-chunk trust factor σ, BFGS updates between true Hessians, and anchors: points with exact
-values to which a line search goes back, so that F along anchors never rises.
+per-chunk trust factor σ, Hessians that are kept while their rows' curvatures hardly moved, and
+anchors: points with exact values to which a line search goes back, so that F along anchors never
+rises.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paramserver.consensus.anchors import SIGMA_MAX, Anchored, AnchoredNewton, bfgs, needs_hessian, too_high
-from paramserver.consensus.base import Absorbed, Exact, Pull, Setup
+from paramserver.consensus.anchors import SIGMA_MAX, Anchored, AnchoredNewton, needs_hessian, too_high
+from paramserver.consensus.base import Absorbed, Exact, Kept, Pull, Setup
 from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
 from paramserver.quadratic import minimise
@@ -84,19 +85,15 @@ class AggregatedNewton(AnchoredNewton):
 
     def absorb(self, state: NewtonState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
         if old is None:
-            return self._replace(state, None, _true_model(new))
+            return self._replace(state, None, _model(new, {}))
         move = new["x"] - old["x"]
-        bent = old["H"] @ move
-        q = 0.5 * float(move @ bent)
         rise = new["f"] - old["f"] - float(old["g"] @ move)
-        if too_high(old, rise, q):
+        if too_high(old, rise, 0.5 * float(move @ (old["H"] @ move))):
             return self.too_far(state, chunk, old)
-        slot = _true_model(new) if "H" in new else _secant(old, new, move, bent)
-        slot["sigma"] = max(1.0, old["sigma"] / 4.0)
-        return self._replace(state, old, slot)
+        return self._replace(state, old, _model(new, old, max(1.0, old["sigma"] / 4.0)))
 
     def settled(self, state: NewtonState, slot: Fields) -> bool:
-        return state.quadratic and bool(slot["true"])  # the model is the function
+        return state.quadratic  # the model is the function
 
     def too_far(self, state: NewtonState, chunk: int, old: Fields | None) -> Absorbed:
         if old is None:
@@ -106,7 +103,7 @@ class AggregatedNewton(AnchoredNewton):
 
     def adopt(self, state: NewtonState, chunk: int, old: Fields | None, exact: Exact) -> Absorbed:
         new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "rows": exact.rows}
-        return self._replace(state, old, _true_model(new))
+        return self._replace(state, old, _model(new, old or {}))
 
     @staticmethod
     def _replace(state: NewtonState, old: Fields | None, new: Fields) -> Absorbed:
@@ -160,14 +157,12 @@ class AggregatedNewton(AnchoredNewton):
             total += slot["f"] + float(slot["g"] @ move) + 0.5 * float(move @ (slot["H"] @ move))
         return float(total)
 
-    def hessian(self, slot: Fields) -> Array | None:
-        return np.asarray(slot["H"]) if slot["true"] else None
+    def kept(self, slot: Fields) -> Kept:
+        return Kept(slot["H"], slot["hessian_at"])
 
 
-def _true_model(new: Fields) -> Fields:
-    return {**new, "sigma": 1.0, "true": True, "hessian_at": new["x"]}
-
-
-def _secant(old: Fields, new: Fields, move: Array, bent: Array) -> Fields:
-    H = bfgs(old["H"], move, new["g"] - old["g"], bent)
-    return {**new, "H": H, "true": False, "sigma": 1.0, "hessian_at": old["hessian_at"]}
+def _model(new: Fields, old: Fields, sigma: float = 1.0) -> Fields:
+    """The slot for a push: with its own Hessian, or the one that was kept."""
+    kept = "H" not in new or new["H"] is old.get("H")
+    H, at = (old["H"], old["hessian_at"]) if kept else (new["H"], new["x"])
+    return {**new, "H": H, "hessian_at": at, "sigma": sigma}

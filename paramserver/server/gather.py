@@ -13,7 +13,7 @@ from paramserver.messages import Array, Fields, Task
 SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     Task.SURVEY: {"survey": ("any",)},
     Task.NULL: {"f": (), "g": ("any",), "H": ("any",)},
-    Task.VERIFY: {"f": (), "g": ("p",), "H": ("k", "k"), "reach": ("p",)},
+    Task.VERIFY: {"f": (), "g": ("p",), "H": ("k", "k"), "reach": ("p",), "drift": ("2",)},
     Task.CONJUGATE: {"fenchel": (), "f": ()},
     Task.LINE: {"values": ("t",)},
     Task.INFER: {
@@ -25,6 +25,7 @@ SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
     },
     Task.LIKELIHOOD: {"log_likelihood": ("any",)},
 }
+LARGEST = ("reach", "drift")  #: of all chunks, where others are summed
 #: Tasks whose answers may be nan: a likelihood may overflow, or there be none.
 HONEST = (Task.INFER, Task.LIKELIHOOD)
 #: Steps of the line search, 1 … 2⁻²⁰.
@@ -60,7 +61,7 @@ class Gather:
         for name, value in answer.items():
             if name not in self.total:
                 self.total[name] = np.array(value, dtype=np.float64)
-            elif name == "reach":
+            elif name in LARGEST:
                 self.total[name] = np.maximum(self.total[name], value)
             else:
                 self.total[name] += value
@@ -72,7 +73,7 @@ class Gather:
         if answer.keys() != shapes.keys():
             return "shape"
         support = self.fields.get("support")
-        sizes = {"p": p, "k": p if support is None else len(support), "t": len(self.fields.get("ts", ()))}
+        sizes = {"2": 2, "p": p, "k": p if support is None else len(support), "t": len(self.fields.get("ts", ()))}
         for name, sides in shapes.items():
             value = np.asarray(answer[name])
             want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)

@@ -13,6 +13,7 @@ from paramserver.identify import running_away
 from paramserver.messages import Array, Fields, Outcome, Push, Task
 from paramserver.server.findings import free_of
 from paramserver.server.gather import STEPS, Gather
+from paramserver.server.hessians import Hessians
 from paramserver.server.parameters import Parameters
 from paramserver.server.stopping import Stopping
 from paramserver.views import Verified
@@ -26,11 +27,13 @@ class Verifier:
 
     params: Parameters
     stopping: Stopping
+    hessians: Hessians = field(init=False, repr=False)
     gather: Gather | None = None
     verified: Verified | None = None
     estimate: float = np.inf  #: the rule's, when the gather began
     _model: Model | None = field(default=None, repr=False)
     _reach: float = 0.0
+    _drift: float = 0.0  #: of the rows' curvatures since the Hessians were made, relatively
     hessian: Array | None = field(default=None, repr=False)  #: exact, at the last z that was verified
     support: np.ndarray | None = field(default=None, repr=False)  #: the coordinates that it is of; None: all
     runaway: tuple[int, ...] = ()  #: coordinates that its Newton step moves far all the same
@@ -45,6 +48,9 @@ class Verifier:
     _line: Line | None = field(default=None, repr=False)
     _searching: Line | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        self.hessians = Hessians(self.params)
+
     # -- asking ----------------------------------------------------------------------------------
 
     def begin(self, limit: float) -> None:
@@ -57,6 +63,8 @@ class Verifier:
     ) -> None:
         """Put a question to these chunks; by default to every one that has rows."""
         self._asked += 1
+        if task is Task.VERIFY:
+            self.hessians.begin()
         pending = set(self.params.live if chunks is None else chunks)
         self.gather = Gather(task, z, pending, limit, fields, number=self._asked)
 
@@ -66,24 +74,15 @@ class Verifier:
         self._model = self._rest = self._line = self._searching = None
         self.runaway, self._looks, self._moved, self.estimate = (), 0, 0.0, np.inf
         self._passed = self._stuck = self._damped = False
+        self.hessians.void()
 
     def fields(self, chunk: int) -> Fields:
         """What a runner needs for this gather, beside z."""
-        assert self.gather is not None
-        if self.gather.task is Task.VERIFY:
-            return {**self.gather.fields, "hessian": self._known_hessian(chunk) is None}
-        return self.gather.fields
-
-    def _known_hessian(self, chunk: int) -> Array | None:
-        slot = self.params.slots[chunk].fields
-        if slot is None or not self.params.problem.quadratic:
-            return None
-        known, support = self.params.rule.hessian(slot), self._support_asked
-        return known if support is None or known is None or len(known) == len(support) else None
-
-    @property
-    def _support_asked(self) -> np.ndarray | None:
-        return None if self.gather is None else self.gather.fields.get("support")
+        gather = self.gather
+        assert gather is not None
+        if gather.task is Task.VERIFY:
+            return {**gather.fields, **self.hessians.question(gather, chunk)}
+        return {**gather.fields, **self.hessians.dual(chunk)} if gather.task is Task.CONJUGATE else gather.fields
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -95,11 +94,8 @@ class Verifier:
         if push.seq != gather.number or push.version != self.params.version:
             return Outcome.LATE
         answer = dict(push.payload)
-        if push.task is Task.VERIFY and "H" not in answer:
-            known = self._known_hessian(push.chunk)
-            if known is None:
-                return Outcome.NO_BASE
-            answer["H"] = known
+        if push.task is Task.VERIFY and not self.hessians.settle(gather, push.chunk, answer):
+            return Outcome.NO_BASE
         p = 0 if self.params.setup is None else self.params.setup.p
         wrong = gather.wrong(answer, p)
         if wrong is not None:
@@ -130,17 +126,16 @@ class Verifier:
             return self._judge_without(gather, limit)
         if not np.isfinite(gather.total["f"]):
             return self._judge_too_far(gather.z, now)
-        model = self._model_of(gather)
-        bound = self.params.problem.fenchel_bound(model.bend, self._reach)  # type: ignore[attr-defined]
+        model, stiff = self._model_of(gather), float(gather.total["drift"][0])
+        bound = self.params.problem.fenchel_bound(stiff * model.bend, stiff * self._reach)  # type: ignore[attr-defined]
         likely = model.gap(model.bend if bound is None else float(bound))
         if self.support is None:
             if bound is not None:
-                return self._judge(likely, limit)
-            self.ask(Task.CONJUGATE, gather.z, {"step": model.step}, limit)
-            return "asking"
+                return self._judge(likely, now, limit)
+            return self._ask_proof({}, limit)
         if self.stopping.passes(likely) or self._stuck or not self.params.rule.adopts:
-            return self._ask_dual({}, limit)
-        return self._judge(likely, limit, proven=False)
+            return self._ask_proof({}, limit)
+        return self._judge(likely, now, limit, proven=False)
 
     def _model_of(self, gather: Gather) -> Model:
         """The exact model at the frozen z, and what it says of coefficients that run away."""
@@ -149,6 +144,7 @@ class Verifier:
         at = (gather.z, float(total["f"]), total["g"], total["H"], assumed)
         self._model = model = model_at(*at) if support is None else model_on(support, *at)  # type: ignore[arg-type]
         self._reach = float(total["reach"] @ np.abs(model.step))
+        self._drift = float(total["drift"][1])
         self._slope = total["g"], total["reach"]
         self.hessian = total["H"]
         self.params.adopted(total["H"])
@@ -166,21 +162,30 @@ class Verifier:
         assert model is not None
         if "without" in gather.fields:
             return self._judge_rest(term)
-        ahead, off = "move" in gather.fields, 0.0
+        off = 0.0
         if self.support is not None:
             off = outside(self.support, model.z, -gather.total["dual"], self.params.bound)  # off it, z⁺ is z
-        if ahead:
+        if "move" in gather.fields:
             return self._judge_ahead(term + off, loss, now)
         gap = model.gap(term) + off
         if "then" not in gather.fields:
-            return self._judge(gap, limit)
+            return self._judge(gap, now, limit)
         self._prove(gap)
         return "passed" if self._passed else str(gather.fields["then"])
 
-    def _ask_dual(self, fields: Fields, limit: float) -> str:
-        model = self._model
+    def _ask_proof(self, fields: Fields, limit: float) -> str:
+        """The Fenchel term at z, or at z + ``move``."""
+        model, dual = self._model, {} if self.support is None else {"dual": True}
         assert model is not None
-        self.ask(Task.CONJUGATE, model.z, {"step": model.step, "dual": True, **fields}, limit)
+        self.ask(Task.CONJUGATE, model.z, {"step": model.step, **dual, **fields}, limit)
+        return "asking"
+
+    def _ask_ahead(self, model: Model, now: float, limit: float) -> str:
+        """About z⁺: all anew, if that costs a gradient; else whether the dual found at z proves it."""
+        if self.support is not None or not self.params.problem.bending:
+            return self._ask_proof({"move": model.z_plus - model.z}, limit)
+        self.params.jump(model.z_plus, now)
+        self.begin(limit)
         return "asking"
 
     def _prove(self, gap: float) -> None:
@@ -193,9 +198,9 @@ class Verifier:
         """Exact F of today's z, and a bound of what it is above F*."""
         self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, kind)
 
-    def _judge(self, gap: float, limit: float, proven: bool = True) -> str:
+    def _judge(self, gap: float, now: float, limit: float, proven: bool = True) -> str:
         """What to do about this gap; not ``proven``: the least it may be, coordinates off the support left out."""
-        model, stopping = self._model, self.stopping
+        model, stopping, borrowed = self._model, self.stopping, self.hessians.borrowed
         assert model is not None
         if proven:
             self._prove(gap)
@@ -209,16 +214,11 @@ class Verifier:
             return self._damp(limit)
         self.params.state, self._line = self.params.rule.judge(self.params.state, model)
         stalled = self._stalled(gap, model.objective)
-        worth = stopping.worth(self._promise(gap)) and not stalled
-        if not worth and not proven:
-            return self._ask_dual({"then": "stalled" if stalled else "failed"}, limit)
-        if not worth:
-            return "stalled" if stalled else "failed"
-        move = {"move": model.z_plus - model.z}
-        if self.support is not None:
-            return self._ask_dual(move, limit)
-        self.ask(Task.CONJUGATE, model.z, {"step": model.step, **move}, limit)
-        return "asking"
+        if stopping.worth(self._promise(gap)) and not stalled:
+            return self._ask_ahead(model, now, limit)
+        self.hessians.anew = borrowed and (stalled or not np.isfinite(gap))
+        end = "stalled" if stalled and not borrowed else "failed"
+        return end if proven else self._ask_proof({"then": end}, limit)
 
     def _damp(self, limit: float) -> str:
         """Newton's step from this anchor led nowhere: search along a damped one before giving up."""
@@ -301,10 +301,12 @@ class Verifier:
         return True
 
     def _promise(self, gap: float) -> float:
-        """A Newton step's next gap: the curvatures change by at most the reach on the way to z⁺."""
+        """A Newton step's next gap: the curvatures are off by what they drifted, or by the reach on the way to z⁺."""
         if self._line is not None or not self.params.rule.adopts:
             return np.inf
-        return 0.0 if self.params.problem.quadratic else gap * min(self._reach / 2, 1e9) ** 2
+        if self.params.problem.quadratic:
+            return 0.0
+        return gap * (2 * self._drift if self.hessians.borrowed else min(self._reach / 2, 1e9)) ** 2
 
     def search(self, limit: float) -> bool:
         """Go back to the anchor and search from there, if the rule asked for it."""

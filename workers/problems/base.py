@@ -25,7 +25,8 @@ CAPABILITIES = {
     "prox": "prox(data, centre, rho) -> argmin_x f(x) + rho/2·‖x − centre‖², (p,), and f there (0 if not known)",
     "null": "null(data, z) -> Null(value, gradient, hessian) in the free coordinates, the others of z being 0",
     "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",
-    "fenchel": "fenchel(data, z, step, move=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, θ = ℓ' + ℓ''xᵀstep; "
+    "fenchel": "fenchel(data, z, step, move=None, kept=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, "
+    "θ = ℓ' + ℓ''xᵀstep, or with the curvatures ``kept`` for ℓ'' (if `bending`); "
     "any c ≥ ℓ*(θ) will do in its place, the same for every move",
     "dual": "dual(data, z, step) -> Xᵀθ, (p,), the gradient at z plus the Hessian times step",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
@@ -76,6 +77,8 @@ class Problem(ABC):
     quadratic: ClassVar[bool] = False
     #: Losses bend everywhere: along a null direction of the Hessian, at any one z, they are constant.
     curved: ClassVar[bool] = False
+    #: ℓ'' > 0 at every margin: a Hessian made at another z certifies too (`fenchel` with ``kept``).
+    bending: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, *parts: Any) -> Any:

@@ -16,6 +16,7 @@ from paramserver.workers.problems.passes import Rows
 class Logistic(Binary):
     """Binary logistic regression (half the unit deviance); labels 0/1, −1/1 or bool. Settings: see `GLM`."""
 
+    bending: ClassVar[bool] = True
     dispersion: ClassVar[float | None] = 1.0
 
     def rows(self, margins: Array, y: Array) -> Rows:

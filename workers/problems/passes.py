@@ -231,15 +231,25 @@ class Passes(Problem):
         at, along = self.margins(data, z), self.linear(data, step)
         return np.array([float(self._weighed(data, slice(None), at + t * along).loss.sum()) for t in ts])
 
-    def fenchel(self, data: Data, z: Array, step: Array, move: Array | None = None) -> tuple[float, float]:
-        """The losses' share of the duality gap at z + move for the dual that ``step`` leads to, and the losses."""
-        at = self.margins(data, z)
+    def fenchel(
+        self, data: Data, z: Array, step: Array, move: Array | None = None, kept: Array | None = None
+    ) -> tuple[float, float]:
+        """The losses' share of the duality gap at z + move for the dual that ``step`` leads to, and the losses.
+
+        With the weighted curvatures ``kept`` of a Hessian made elsewhere, θ = ℓ' + kept·δ: that is ℓ' + ℓ''·δ
+        for a δ of another length.
+        """
+        at, delta = self.margins(data, z), self.linear(data, step)
         moved = np.zeros_like(at) if move is None else self.linear(data, move)
-        with np.errstate(over="ignore"):
-            terms = self.fenchel_rows(at, data.y, self.linear(data, step), moved)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if kept is not None:
+                delta = delta * ratios(kept, self._weighed(data, slice(None), at).second)
+            terms = self.fenchel_rows(at, data.y, delta, moved)
         if data.weight is not None:
             terms = counting(terms, data.weight) * data.weight
-        return float(terms.sum()), float(self._weighed(data, slice(None), at + moved).loss.sum())
+        total = float(terms.sum())
+        loss = self._weighed(data, slice(None), at + moved).loss.sum()
+        return np.inf if np.isnan(total) else total, float(loss)
 
     def dual(self, data: Data, z: Array, step: Array) -> Array:
         """Xᵀθ, (p,), for `fenchel`'s θ, the weights counted."""
@@ -278,6 +288,12 @@ class Passes(Problem):
         furthest = np.maximum(high, -low)
         width = self._width
         return self._join(furthest if width == 1 else np.tile(furthest[:, None], width), np.ones(width))
+
+
+def ratios(one: Array, other: Array) -> Array:
+    """one/other, both ≥ 0: 1 where both are 0, inf where the other alone is."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        return np.where(one == other, 1.0, one / other)
 
 
 def counting(values: Array, weight: Array) -> Array:

@@ -33,6 +33,7 @@ class Tweedie(GLM):
     """
 
     power: float = 1.5
+    bending: ClassVar[bool] = True
     dispersion: ClassVar[float | None] = float("nan")
 
     def __post_init__(self) -> None:

@@ -1,0 +1,79 @@
+"""Which Hessians a verification is made of: asked for, or kept from before.
+
+Let D̃ be the rows' curvatures at a z near by and H̃ = XᵀD̃X. The duals θ = ℓ' + D̃·xᵀΔ, with Δ from H̃,
+are as feasible as those of a Hessian made here (`paramserver.certificate`). Where ℓ'' > 0 they are
+ℓ' + ℓ''·δ with δ = (D̃/ℓ'')·xᵀΔ, so that with ρ = max D̃/ℓ'' what bounds the Fenchel term holds for
+ρ·ΔᵀH̃Δ and ρ·max|xᵀΔ|: a verification costs no more than a gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from paramserver.consensus.base import Kept
+from paramserver.messages import Array, Fields
+from paramserver.server.gather import Gather
+from paramserver.server.parameters import Parameters
+
+WORTH = 32  #: coordinates from which a Hessian costs more than a gradient: below, Newton's own are better
+
+
+@dataclass
+class Hessians:
+    """Where the Hessians were made that the last model is the sum of.
+
+    Attributes
+    ----------
+    anew : the kept ones did not do: the next verification asks for all.
+    made_at : of each chunk, the z; only where that matters.
+    """
+
+    params: Parameters
+    anew: bool = False
+    made_at: dict[int, Array] = field(default_factory=dict, repr=False)
+    borrowed: bool = False  #: some were made at another z than the one verified
+
+    def begin(self) -> None:
+        """Another model."""
+        self.made_at, self.borrowed = {}, False
+
+    def void(self) -> None:
+        """Nothing that was found holds."""
+        self.begin()
+        self.anew = False
+
+    def question(self, gather: Gather, chunk: int) -> Fields:
+        """What this chunk is to be asked about its Hessian in a VERIFY gather."""
+        kept = self._kept(gather, chunk)
+        if kept is None or self.params.problem.quadratic:
+            return {"hessian": kept is None}
+        return {"hessian": False, "hessian_at": kept.at}
+
+    def dual(self, chunk: int) -> Fields:
+        """Whose curvatures the last model's dual is made of, for a CONJUGATE gather."""
+        return {"hessian_at": self.made_at[chunk]} if self.borrowed else {}
+
+    def settle(self, gather: Gather, chunk: int, answer: Fields) -> bool:
+        """Put the Hessian that was kept into an answer without one; False where none is."""
+        assert gather.z is not None
+        at = gather.z
+        if "H" not in answer:
+            kept = self._kept(gather, chunk)
+            if kept is None:
+                return False
+            answer["H"], at = kept
+            self.borrowed |= not (self.params.problem.quadratic or np.array_equal(at, gather.z))
+        self.made_at[chunk] = at
+        return True
+
+    def _kept(self, gather: Gather, chunk: int) -> Kept | None:
+        """The chunk's Hessian, where it need not be made again to certify."""
+        problem, slot, support = self.params.problem, self.params.slots[chunk].fields, gather.fields.get("support")
+        setup = self.params.setup
+        borrows = problem.bending and support is None and not self.anew and setup is not None and setup.p >= WORTH
+        if slot is None or "without" in gather.fields or not (problem.quadratic or borrows):
+            return None
+        kept = self.params.rule.kept(slot)
+        return kept if kept is None or support is None or len(kept.hessian) == len(support) else None
