@@ -22,6 +22,7 @@ from paramserver.penalties import L2, Bound, Penalty
 from paramserver.server.null import NullModel
 from paramserver.simulator import Network, simulate
 from paramserver.workers.problems import Logistic, Problem, Start
+from paramserver.workers.problems.passes import ratios
 
 __all__ = ["check_penalty", "check_problem", "check_rule", "null_model"]
 
@@ -122,6 +123,9 @@ def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
             _same(f.hessian_diagonal(data, at.curvature), np.diag(H), "hessian_diagonal is the Hessian's")
         for size in (1e-3, 0.3, 3.0) if {"hessian", "fenchel"} <= has else ():
             _check_fenchel(f, data, z, at, H, _frozen(size * e), reach if "fenchel_bound" in has else None)
+            if f.bending:
+                kept = f.evaluate(data, _frozen(z + 0.3 * unit * rng.standard_normal(p))).curvature
+                _check_kept(f, data, z, at, kept, _frozen(size * e), reach if "fenchel_bound" in has else None)
         if "curvature" in has:
             _same(f.curvature(data, z), at.curvature, "curvature is evaluate's")
         if "line" in has:
@@ -155,6 +159,20 @@ def _check_fenchel(f: Any, data: Any, z: Array, at: Any, H: Array, step: Array, 
         _law(bend <= widest, f"reach bounds every row's |x'step|: step'H step {bend} > {widest}")
         bound = f.fenchel_bound(bend, furthest)
         _law(bound is None or term <= bound * (1 + 1e-9) + slack, f"fenchel <= fenchel_bound: {term} > {bound}")
+
+
+def _check_kept(f: Any, data: Any, z: Array, at: Any, kept: Array, step: Array, reach: Array | None) -> None:
+    """The Hessian of curvatures from elsewhere leads to a dual too."""
+    H, slack = f.hessian(data, kept), 1e-9 * abs(at.value)
+    (term, loss), (there, _) = (f.fenchel(data, z, step, move, kept) for move in (None, step))
+    value, below = f.evaluate(data, z + step).value, at.value - term + float((at.gradient + H @ step) @ step)
+    _law(term >= -slack and abs(loss - at.value) <= slack, f"fenchel of kept curvatures is >= 0, got {term}, {loss}")
+    right = there == term == np.inf or abs(there - value + below) <= slack
+    _law(right, f"fenchel of kept curvatures at z + move is {value - below}: got {there}")
+    if reach is not None:
+        stiff = float(ratios(kept, at.curvature).max(initial=1.0))
+        bound = f.fenchel_bound(stiff * float(step @ (H @ step)), stiff * float(reach @ np.abs(step)))
+        _law(bound is None or term <= bound * (1 + 1e-9) + slack, f"of kept ones, <= fenchel_bound: {term} > {bound}")
 
 
 def check_rule(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from correctness.cases import EXTRAS, FAMILIES, OF_CLASSES, PENALTIES, STORAGES, Case, case
+from paramserver.server import hessians
 from paramserver.simulator import Network, simulate
 
 TOL = 1e-8
@@ -24,10 +25,14 @@ CELLS = [
 
 
 def fit(made: Case, storage: str = "dense", tol: float = TOL) -> Any:
+    return simulated(made, storage, tol).result
+
+
+def simulated(made: Case, storage: str = "dense", tol: float = TOL) -> Any:
     return simulate(
         made.problem, STORAGES[storage](made.X), made.y, **made.extras, penalty=made.penalty,
         chunks=[np.asarray(cut) for cut in CUTS], network=Network(speeds=(1.0, 1.0)), tol=tol,
-    ).result  # fmt: skip
+    )  # fmt: skip
 
 
 def check(made: Case, result: Any, tol: float, within: float = 10) -> None:
@@ -55,6 +60,24 @@ def test_a_certificate_well_above_rounding_holds_too(family: str, penalty: str) 
     """So far from the optimum it may be less close: half a step further on than the dual it comes from."""
     made = case(family, penalty, "plain")
     check(made, fit(made, tol=1e-4), 1e-4, within=1e3)
+
+
+BENDING = [family for family in FAMILIES if FAMILIES[family].problem.bending]
+
+
+@pytest.mark.parametrize(("penalty", "extra"), [(p, EXTRAS[k % 3]) for k, p in enumerate(PENALTIES)])
+@pytest.mark.parametrize("family", BENDING)
+@pytest.mark.parametrize("tol", [1e-8, 1e-12])
+def test_hessians_that_were_kept_certify_too(
+    family: str, penalty: str, extra: str, tol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for many columns, where no verification near by makes a Hessian again."""
+    made = case(family, penalty, extra)
+    own = simulated(made, tol=tol)
+    monkeypatch.setattr(hessians, "WORTH", 1)
+    kept = simulated(made, tol=tol)
+    check(made, kept.result, tol)
+    assert kept.hessians < own.hessians
 
 
 @pytest.mark.parametrize("penalty", sorted(set(PENALTIES) - {"none", "l2"}))

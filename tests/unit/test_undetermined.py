@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import paramserver as ps
+from paramserver.server import hessians
 
 RNG = np.random.default_rng(5)
 N = 2000
+
+
+@pytest.fixture(autouse=True, params=[hessians.WORTH, 1], ids=["own", "kept"])
+def _worth(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a few columns, and as for many, where verifications keep Hessians."""
+    monkeypatch.setattr(hessians, "WORTH", request.param)
 
 
 def logistic(X: np.ndarray, w: np.ndarray, b: float = -0.5) -> np.ndarray:
