@@ -73,7 +73,7 @@ class Simulation:
 
 
 class _Costed:
-    """A problem that counts the passes it makes."""
+    """A problem that counts the rows it passes over, and the Hessians."""
 
     PASSES = (
         "evaluate", "curvature", "line", "fenchel", "hessian_diagonal", "dual", "prox", "moments", "log_likelihood",
@@ -89,14 +89,18 @@ class _Costed:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._problem, name)
         if name in self.PASSES:
-            self.cost += 1.0
-        elif name in ("hessian", "hessian_of"):
+            return partial(self._pass, value)
+        if name in ("hessian", "hessian_of"):
             return partial(self._hessian, value, 40.0 if name == "hessian" else 200.0)
         return value
 
-    def _hessian(self, make: Callable[..., Array], columns: float, *args: Any) -> Array:
-        out = make(*args)
-        self.cost += len(out) / columns
+    def _pass(self, make: Callable[..., Any], data: Any, *args: Any, **more: Any) -> Any:
+        self.cost += data.rows
+        return make(data, *args, **more)
+
+    def _hessian(self, make: Callable[..., Array], columns: float, data: Any, *args: Any) -> Array:
+        out = make(data, *args)
+        self.cost += data.rows * len(out) / columns
         self.hessians += 1
         return out
 
@@ -195,10 +199,10 @@ class _World:
             if work.task not in ELSEWHERE:
                 self.have[worker] = (work.version, z)
         self.problem.settle(self.core.params.problem)
-        before = self.problem.cost
+        before, rows = self.problem.cost, max(self.data[work.chunk].rows, 1)
         payload = answer(self.core.params.rule, self.problem, self.data[work.chunk], work, z)  # type: ignore[arg-type]
-        share = self.data[work.chunk].rows * len(self.data) / sum(d.rows for d in self.data)
-        seconds = max(self.problem.cost - before, 0.05) * share * self.network.speeds[worker]
+        share = rows * len(self.data) / sum(d.rows for d in self.data)
+        seconds = max((self.problem.cost - before) / rows, 0.05) * share * self.network.speeds[worker]
         self.busy[worker] += seconds
         trouble = "too_far" if payload is None else None
         base = None if work.whole else work.seq - 1

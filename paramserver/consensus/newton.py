@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from paramserver.consensus import warm_up
 from paramserver.consensus.anchors import SIGMA_MAX, Anchored, AnchoredNewton, needs_hessian, too_high
 from paramserver.consensus.base import Absorbed, Exact, Kept, Pull, Setup
 from paramserver.messages import Array, Fields
@@ -33,6 +34,7 @@ class NewtonState(Anchored):
     rows: float  #: of all chunks
     rows_seen: float
     quadratic: bool = False  #: the slots' models are exact
+    every: int = 1  #: the first steps are on one row in so many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,9 @@ class AggregatedNewton(AnchoredNewton):
     The server keeps one (p, p) model a chunk: N·p²·8 bytes.
     """
 
-    payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"x": ("p",), "f": (), "g": ("p",), "H": ("p", "p")}
+    payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "x": ("p",), "f": (), "g": ("p",), "H": ("p", "p"), "every": ()
+    }  # fmt: skip
     optional: ClassVar[frozenset[str]] = frozenset({"H"})
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian")
 
@@ -57,18 +61,23 @@ class AggregatedNewton(AnchoredNewton):
         p = setup.p
         null = setup.start  # its objective is exact: the first anchor, though its step is not known yet
         return NewtonState(
-            null.z, np.zeros((p, p)), np.zeros(p), float(setup.rows), 0.0, setup.quadratic,
+            null.z, np.zeros((p, p)), np.zeros(p), float(setup.rows), 0.0, setup.quadratic, warm_up.sampled(setup),
             anchor=null.z, anchor_step=np.zeros(p), anchor_objective=null.objective * (1 + 1e-9),
         )  # fmt: skip
 
     # -- the worker ------------------------------------------------------------------------------
 
     def step(self, problem: Problem, data: Any, pull: Pull) -> Fields | None:
-        at = problem.evaluate(data, pull.z)  # type: ignore[attr-defined]
+        every = pull.fields.get("every", 1) if problem.samples else 1
+        some = problem.sample(data, every) if every > 1 else data  # type: ignore[attr-defined]
+        at = problem.evaluate(some, pull.z)  # type: ignore[attr-defined]
         if not (np.isfinite(at.value) and np.isfinite(at.gradient).all()):
             return None
-        out: Fields = {"x": pull.z, "f": float(at.value), "g": at.gradient}
-        if pull.whole or not pull.fields or needs_hessian(problem, data, at, pull.fields):
+        up = data.rows / max(some.rows, 1)
+        out: Fields = {"x": pull.z, "f": up * float(at.value), "g": up * at.gradient, "every": np.float64(every)}
+        if every > 1:
+            out["H"] = up * problem.hessian(some, at.curvature)  # type: ignore[attr-defined]
+        elif pull.whole or "hessian_at" not in pull.fields or needs_hessian(problem, data, at, pull.fields):
             out["H"] = problem.hessian(data, at.curvature)  # type: ignore[attr-defined]
             data.memo["hessian_at"] = (pull.z, at.curvature)
         return out
@@ -76,16 +85,20 @@ class AggregatedNewton(AnchoredNewton):
     def plan(self, state: NewtonState, slot: Fields | None, z: Array) -> Fields:
         """What the slot's model predicts at z, so that the worker can tell whether it still holds."""
         if slot is None:
-            return {}
+            return {"every": state.every}
         move = z - slot["x"]
         q = 0.5 * float(move @ (slot["H"] @ move))
+        if slot["every"] > 1:
+            last = slot["visits"] >= warm_up.VISITS
+            on = not (last or warm_up.settled(q, len(z), slot["every"], slot["rows"] / state.rows))
+            return {"every": state.every} if on else {}
         return {"hessian_at": slot["hessian_at"], "predicted": slot["f"] + float(slot["g"] @ move) + q, "q": q}
 
     # -- the server ------------------------------------------------------------------------------
 
     def absorb(self, state: NewtonState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
-        if old is None:
-            return self._replace(state, None, _model(new, {}))
+        if old is None or old["every"] > 1:
+            return self._replace(state, old, _model(new, old or {}))
         move = new["x"] - old["x"]
         rise = new["f"] - old["f"] - float(old["g"] @ move)
         if too_high(old, rise, 0.5 * float(move @ (old["H"] @ move))):
@@ -102,7 +115,7 @@ class AggregatedNewton(AnchoredNewton):
         return self._replace(state, old, stiffer)._replace(accepted=False)
 
     def adopt(self, state: NewtonState, chunk: int, old: Fields | None, exact: Exact) -> Absorbed:
-        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "rows": exact.rows}
+        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "rows": exact.rows, "every": 1}
         return self._replace(state, old, _model(new, old or {}))
 
     @staticmethod
@@ -141,7 +154,7 @@ class AggregatedNewton(AnchoredNewton):
 
     def residuals(self, state: NewtonState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """½Σ‖z − x_i‖²_{H_i}: 8 to 180 times the gap on ordinary data, but no bound."""
-        if state.rows_seen < state.rows:
+        if state.rows_seen < state.rows or any(slot["every"] > 1 for slot in slots.values()):
             return Residuals(np.inf)
         if state.quadratic:
             return Residuals(0.0, primal=0.0)
@@ -157,12 +170,12 @@ class AggregatedNewton(AnchoredNewton):
             total += slot["f"] + float(slot["g"] @ move) + 0.5 * float(move @ (slot["H"] @ move))
         return float(total)
 
-    def kept(self, slot: Fields) -> Kept:
-        return Kept(slot["H"], slot["hessian_at"])
+    def kept(self, slot: Fields) -> Kept | None:
+        return Kept(slot["H"], slot["hessian_at"]) if slot["every"] == 1 else None
 
 
 def _model(new: Fields, old: Fields, sigma: float = 1.0) -> Fields:
     """The slot for a push: with its own Hessian, or the one that was kept."""
     kept = "H" not in new or new["H"] is old.get("H")
     H, at = (old["H"], old["hessian_at"]) if kept else (new["H"], new["x"])
-    return {**new, "H": H, "hessian_at": at, "sigma": sigma}
+    return {**new, "H": H, "hessian_at": at, "sigma": sigma, "visits": old.get("visits", 0) + 1}

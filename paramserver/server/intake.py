@@ -59,7 +59,7 @@ class Intake:
             slot.lease = None
         if outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
             slot.served, slot.pushes = now, slot.pushes + 1
-            slot.took(push.task, push.seconds)
+            slot.took(push.task, push.seconds * float(push.payload.get("every", 1)))  # as on all rows: for leases
             self._refused_in_a_row.pop(push.chunk, None)
             self.need_whole.discard(push.chunk)
             since = now if lease is None or lease.version != push.version else lease.since

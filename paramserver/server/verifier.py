@@ -132,7 +132,10 @@ class Verifier:
         if self.support is None:
             if bound is not None:
                 return self._judge(likely, now, limit)
-            return self._ask_proof({}, limit)
+            about = model.gap(model.bend / 2)
+            if self._stuck or not self.params.problem.bending or self.stopping.passes(about):
+                return self._ask_proof({}, limit)
+            return self._judge(about, now, limit, proven=False)
         if self.stopping.passes(likely) or self._stuck or not self.params.rule.adopts:
             return self._ask_proof({}, limit)
         return self._judge(likely, now, limit, proven=False)
@@ -199,7 +202,7 @@ class Verifier:
         self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, kind)
 
     def _judge(self, gap: float, now: float, limit: float, proven: bool = True) -> str:
-        """What to do about this gap; not ``proven``: the least it may be, coordinates off the support left out."""
+        """What to do about this gap; not ``proven``: about what it is, or coordinates off the support are left out."""
         model, stopping, borrowed = self._model, self.stopping, self.hessians.borrowed
         assert model is not None
         if proven:

@@ -28,6 +28,7 @@ CAPABILITIES = {
     "fenchel": "fenchel(data, z, step, move=None, kept=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, "
     "θ = ℓ' + ℓ''xᵀstep, or with the curvatures ``kept`` for ℓ'' (if `bending`); "
     "any c ≥ ℓ*(θ) will do in its place, the same for every move",
+    "sample": "sample(data, every) -> data of one row in so many, the same at every call",
     "dual": "dual(data, z, step) -> Xᵀθ, (p,), the gradient at z plus the Hessian times step",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
     "without": "without(data, z, step, small) -> data less the rows that step moves far, or whose loss is small",
@@ -79,6 +80,8 @@ class Problem(ABC):
     curved: ClassVar[bool] = False
     #: ℓ'' > 0 at every margin: a Hessian made at another z certifies too (`fenchel` with ``kept``).
     bending: ClassVar[bool] = False
+    #: Offers `sample`: rows are alike enough for some of them to stand for all.
+    samples: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, *parts: Any) -> Any:

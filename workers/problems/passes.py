@@ -47,6 +47,11 @@ class Data:
         """(n,), ones where none were given."""
         return np.ones(self.rows) if self.weight is None else self.weight
 
+    def take(self, rows: np.ndarray) -> Data:
+        """These rows alone."""
+        weight, offset = (None if part is None else part[rows] for part in (self.weight, self.offset))
+        return Data(self.X.take(rows), self.y[rows], weight, offset)
+
     def extent(self) -> tuple[Array, Array]:
         """Smallest and largest value of each column, looked for once."""
         if "extent" not in self.memo:
@@ -60,6 +65,7 @@ class Passes(Problem):
     """What `rows` and `fenchel_rows` of a loss make of a chunk; z = (w, b) in the units of the fit."""
 
     curved: ClassVar[bool] = True
+    samples: ClassVar[bool] = True
 
     fit_intercept: bool = field(default=True, kw_only=True)
     standardize: bool = field(default=False, kw_only=True)
@@ -188,6 +194,15 @@ class Passes(Problem):
             free = free + at.first.sum(axis=0)
             curvature[rows] = at.second
         return Evaluation(value, self._flat(gradient, free), curvature, margins)
+
+    def sample(self, data: Data, every: int) -> Data:
+        """One row of every so many in a row, drawn, the same at every call."""
+        if "sample" not in data.memo:
+            starts = np.arange(0, data.rows, every)
+            drawn = np.random.default_rng(data.rows).integers(0, every, len(starts))
+            data.memo["sample"] = data.take(np.minimum(starts + drawn, data.rows - 1))
+        out: Data = data.memo["sample"]
+        return out
 
     def curvature(self, data: Data, z: Array) -> Array:
         """The weighted losses' second derivatives at z, (n,)."""
