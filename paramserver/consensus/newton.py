@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paramserver.consensus import warm_up
 from paramserver.consensus.anchors import SIGMA_MAX, Anchored, AnchoredNewton, needs_hessian, too_high
 from paramserver.consensus.base import Absorbed, Exact, Kept, Pull, Setup
+from paramserver.consensus.warm_up import VISITS, sampled, within_error
 from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
 from paramserver.quadratic import minimise
@@ -54,16 +54,19 @@ class AggregatedNewton(AnchoredNewton):
     payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
         "x": ("p",), "f": (), "g": ("p",), "H": ("p", "p"), "every": ()
     }  # fmt: skip
-    optional: ClassVar[frozenset[str]] = frozenset({"H"})
+    optional: ClassVar[frozenset[str]] = frozenset({"H", "every"})
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian")
 
     def init(self, setup: Setup) -> NewtonState:
         p = setup.p
         null = setup.start  # its objective is exact: the first anchor, though its step is not known yet
         return NewtonState(
-            null.z, np.zeros((p, p)), np.zeros(p), float(setup.rows), 0.0, setup.quadratic, warm_up.sampled(setup),
+            null.z, np.zeros((p, p)), np.zeros(p), float(setup.rows), 0.0, setup.quadratic, sampled(setup),
             anchor=null.z, anchor_step=np.zeros(p), anchor_objective=null.objective * (1 + 1e-9),
         )  # fmt: skip
+
+    def is_delta(self, payload: Fields) -> bool:
+        return "H" not in payload
 
     # -- the worker ------------------------------------------------------------------------------
 
@@ -74,9 +77,9 @@ class AggregatedNewton(AnchoredNewton):
         if not (np.isfinite(at.value) and np.isfinite(at.gradient).all()):
             return None
         up = data.rows / max(some.rows, 1)
-        out: Fields = {"x": pull.z, "f": up * float(at.value), "g": up * at.gradient, "every": np.float64(every)}
+        out: Fields = {"x": pull.z, "f": up * float(at.value), "g": up * at.gradient}
         if every > 1:
-            out["H"] = up * problem.hessian(some, at.curvature)  # type: ignore[attr-defined]
+            out.update(H=up * problem.hessian(some, at.curvature), every=np.float64(every))  # type: ignore[attr-defined]
         elif pull.whole or "hessian_at" not in pull.fields or needs_hessian(problem, data, at, pull.fields):
             out["H"] = problem.hessian(data, at.curvature)  # type: ignore[attr-defined]
             data.memo["hessian_at"] = (pull.z, at.curvature)
@@ -89,9 +92,8 @@ class AggregatedNewton(AnchoredNewton):
         move = z - slot["x"]
         q = 0.5 * float(move @ (slot["H"] @ move))
         if slot["every"] > 1:
-            last = slot["visits"] >= warm_up.VISITS
-            on = not (last or warm_up.settled(q, len(z), slot["every"], slot["rows"] / state.rows))
-            return {"every": state.every} if on else {}
+            done = slot["visits"] >= VISITS or within_error(q, len(z), slot["every"], slot["rows"] / state.rows)
+            return {} if done else {"every": state.every}
         return {"hessian_at": slot["hessian_at"], "predicted": slot["f"] + float(slot["g"] @ move) + q, "q": q}
 
     # -- the server ------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ class AggregatedNewton(AnchoredNewton):
         return self._replace(state, old, stiffer)._replace(accepted=False)
 
     def adopt(self, state: NewtonState, chunk: int, old: Fields | None, exact: Exact) -> Absorbed:
-        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "rows": exact.rows, "every": 1}
+        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "rows": exact.rows}
         return self._replace(state, old, _model(new, old or {}))
 
     @staticmethod
@@ -178,4 +180,4 @@ def _model(new: Fields, old: Fields, sigma: float = 1.0) -> Fields:
     """The slot for a push: with its own Hessian, or the one that was kept."""
     kept = "H" not in new or new["H"] is old.get("H")
     H, at = (old["H"], old["hessian_at"]) if kept else (new["H"], new["x"])
-    return {**new, "H": H, "hessian_at": at, "sigma": sigma, "visits": old.get("visits", 0) + 1}
+    return {"every": 1, **new, "H": H, "hessian_at": at, "sigma": sigma, "visits": old.get("visits", 0) + 1}

@@ -29,6 +29,6 @@ def sampled(setup: Setup) -> int:
     return 1 if k < DENSEST else min(k, SPARSEST)
 
 
-def settled(q: float, p: int, k: float, share: float) -> bool:
+def within_error(q: float, p: int, k: float, share: float) -> bool:
     """Whether a step of ½‖step‖²_H = q on a chunk with this share of the rows is within the sample's error."""
     return q <= 0.5 * p * k * share

@@ -133,7 +133,7 @@ class Verifier:
             if bound is not None:
                 return self._judge(likely, now, limit)
             about = model.gap(model.bend / 2)
-            if self._stuck or not self.params.problem.bending or self.stopping.passes(about):
+            if self._stuck or not self.hessians.borrowed or self.stopping.passes(about):
                 return self._ask_proof({}, limit)
             return self._judge(about, now, limit, proven=False)
         if self.stopping.passes(likely) or self._stuck or not self.params.rule.adopts:

@@ -28,7 +28,7 @@ def surveyed(rule: Any, memory: int | None, p: int = 101) -> Core:
 
 
 def test_a_state_over_half_the_memory_is_refused_with_a_remedy() -> None:
-    need = 2 * 8 * (101 * 101 + 2 * 101 + 1)
+    need = 2 * 8 * (101 * 101 + 2 * 101 + 2)
     assert surveyed(ps.AggregatedNewton(), 2 * need).state == "running"
     core = surveyed(ps.AggregatedNewton(), 2 * need - 16)
     assert core.state == "failed"
