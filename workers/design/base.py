@@ -10,7 +10,7 @@ import numpy as np
 
 from paramserver.messages import Array
 
-BLOCK_BYTES = 1 << 21  #: of float64 in one block: it stays in the cache between its uses
+BLOCK_BYTES = 1 << 20  #: of float64 in one block: it stays in the cache between its uses
 
 
 class Block(Protocol):
@@ -54,7 +54,7 @@ class Design(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[slice, Block]]:
-        """(rows, X[rows]) in order, in pieces that stay in the cache."""
+        """(rows, X[rows]) in order, in pieces that stay in the cache; each is good until the next is asked for."""
 
     @abstractmethod
     def gram(self, weight: Array) -> Array:

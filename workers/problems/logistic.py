@@ -21,12 +21,17 @@ class Logistic(Binary):
 
     def rows(self, margins: Array, y: Array) -> Rows:
         # In terms of t = ∓m, so that neither tail overflows or cancels, |m| = 1000 included.
-        sign = np.where(y > 0, -1.0, 1.0)
+        sign = np.copysign(1.0, 0.5 - y)
         t = sign * margins
         e = np.exp(-np.abs(t))
         one = 1.0 + e
-        up = np.where(t >= 0, 1.0, e) / one
-        return Rows(np.maximum(t, 0.0) + np.log1p(e), sign * up, e / (one * one))
+        first = np.maximum(e, t >= 0)  # e ≤ 1
+        first /= one
+        first *= sign
+        loss = np.log1p(e)
+        loss += np.maximum(t, 0.0, out=t)
+        e /= np.square(one, out=one)
+        return Rows(loss, first, e)
 
     def fenchel_rows(self, margins: Array, y: Array, delta: Array, moved: Array) -> Array:
         # ℓ*(θ) is the entropy of q = y + θ; the sum below is KL(q ‖ p'), p' = 1/(1 + exp(−m − moved)).
