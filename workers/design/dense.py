@@ -10,7 +10,7 @@ import numpy as np
 from paramserver.messages import Array
 from paramserver.workers.design.base import BLOCK_BYTES, Design, Extent, Moments, floats, refine
 
-#: In a block of `gram`, at least: few enough for the cache, many enough for BLAS, whose syrk is slow at multiples of 256
+#: In a block of `gram`, at least: few enough for the cache, enough for BLAS, whose syrk is slow at multiples of 256
 GRAM_ROWS = 704
 #: Columns between which one dot product a row reads memory twice as fast as BLAS's product with a matrix (numpy ≥ 2)
 BY_ROW = range(32, 1025) if hasattr(np, "vecdot") else range(0)
@@ -20,10 +20,9 @@ class DenseBlock(NamedTuple):
     """Some rows as float64."""
 
     X: Array
-    fresh: bool = False  #: not in the cache yet
 
     def dot(self, w: Array) -> Array:
-        if self.fresh and w.ndim == 1 and len(w) in BY_ROW:
+        if w.ndim == 1 and len(w) in BY_ROW and self.X.strides[1] == self.X.itemsize:
             return np.vecdot(self.X, w)  # type: ignore[no-any-return]
         return self.X @ w
 
@@ -50,7 +49,7 @@ class Dense(Design):
 
     def blocks(self) -> Iterator[tuple[slice, DenseBlock]]:
         for rows, X in self._pieces():
-            yield rows, DenseBlock(X, self._by_row and np.may_share_memory(X, self.X))
+            yield rows, DenseBlock(X)
 
     def _pieces(self, size: int = 0, columns: np.ndarray | None = None) -> Iterator[tuple[slice, Array]]:
         """Rows as float64, less the shift: views where that is what is stored, or else in one buffer."""
@@ -100,7 +99,8 @@ class Dense(Design):
     def extent(self) -> Extent:
         low = high = self.X
         size = max(BLOCK_BYTES // (4 * self.X.itemsize * max(self.shape[1], 1)), 1)
-        if self._by_row and len(self.X) > size:  # many rows against many: numpy is slow at short ones
+        # Many rows against as many: numpy is slow at short ones.
+        if self.X.strides[1] == self.X.itemsize and len(self.X) > size:
             low, high = self.X[:size].copy(), self.X[:size].copy()
             for a in range(size, len(self.X), size):
                 X = self.X[a : a + size]
@@ -112,11 +112,6 @@ class Dense(Design):
             low.min(axis=0, initial=np.inf).astype(np.float64) - shift,
             high.max(axis=0, initial=-np.inf).astype(np.float64) - shift,
         )
-
-    @property
-    def _by_row(self) -> bool:
-        """A row's numbers are neighbours."""
-        return bool(self.X.strides[1] == self.X.itemsize)
 
     def moments(self, weight: Array) -> Moments:
         total, d = float(weight.sum()), self.shape[1]
