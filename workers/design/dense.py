@@ -48,10 +48,10 @@ class Dense(Design):
         return self.X.nbytes
 
     def blocks(self) -> Iterator[tuple[slice, DenseBlock]]:
-        for rows, X in self._pieces():
+        for rows, X in self.pieces():
             yield rows, DenseBlock(X)
 
-    def _pieces(self, size: int = 0, columns: np.ndarray | None = None) -> Iterator[tuple[slice, Array]]:
+    def pieces(self, size: int = 0, columns: np.ndarray | None = None) -> Iterator[tuple[slice, Array]]:
         """Rows as float64, less the shift: views where that is what is stored, or else in one buffer."""
         n, d = self.shape if columns is None else (self.shape[0], len(columns))
         size = size or max(256, BLOCK_BYTES // (8 * max(d, 1)))
@@ -84,7 +84,7 @@ class Dense(Design):
         out, sums, root = np.zeros((d, d)), np.zeros(d), np.sqrt(weight)
         even = bool((root == 1.0).all())
         buffer = np.empty((0 if even else min(size, len(root)), d))
-        for rows, X in self._pieces(size, columns):
+        for rows, X in self.pieces(size, columns):
             S = X if even else np.multiply(X, root[rows, None], out=buffer[: len(X)])
             out += S.T @ S  # one array on both sides: BLAS syrk, half the work
             sums += root[rows] @ S
@@ -92,13 +92,13 @@ class Dense(Design):
 
     def squares(self, weight: Array) -> Array:
         out = np.zeros(self.shape[1])
-        for rows, X in self._pieces():
+        for rows, X in self.pieces():
             out += weight[rows] @ (X * X)
         return out
 
     def extent(self) -> Extent:
         low = high = self.X
-        size = max(BLOCK_BYTES // (4 * self.X.itemsize * max(self.shape[1], 1)), 1)
+        size = max(min(BLOCK_BYTES // (4 * self.X.itemsize * max(self.shape[1], 1)), 2048), 1)
         # Many rows against as many: numpy is slow at short ones.
         if self.X.strides[1] == self.X.itemsize and len(self.X) > size:
             low, high = self.X[:size].copy(), self.X[:size].copy()
@@ -118,13 +118,13 @@ class Dense(Design):
         if not total > 0:
             return Moments(np.zeros(d), np.zeros(d))
         # The first pass is about the first row: a constant column has exactly its mean, and no spread.
-        about = next(self._pieces())[1][0].copy()
+        about = next(self.pieces())[1][0].copy()
         first, second = np.zeros(d), np.zeros(d)
-        for rows, X in self._pieces():
+        for rows, X in self.pieces():
             first += weight[rows] @ (X - about)
         about += first / total
         first[:] = 0.0
-        for rows, X in self._pieces():
+        for rows, X in self.pieces():
             apart = X - about
             first += weight[rows] @ apart
             second += weight[rows] @ (apart * apart)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from paramserver.errors import BadData
 from paramserver.messages import Array
@@ -27,7 +28,7 @@ class TableBlock(NamedTuple):
         for rows, block in table.numeric.blocks():
             out[rows] = block.dot(w[: table.starts[0]])
         for codes, start in table.categorical():
-            out += w[start + codes.astype(np.intp)]
+            out += w[start:].take(codes, axis=0)
         return out
 
     def tdot(self, v: Array) -> Array:
@@ -97,24 +98,42 @@ class Table(Design):
             yield rows, TableBlock(self.take(rows))
 
     def gram(self, weight: Array) -> Array:
-        out = np.zeros((self.shape[1], self.shape[1]))
-        a = int(self.starts[0])
-        out[:a, :a] = self.numeric.gram(weight)
-        for c, (codes, start) in enumerate(self.categorical()):
-            here, diagonal = self.span(c), start + np.arange(self.levels[c])
-            for rows, X in self.numeric.blocks():
-                out[here, :a] += _by_level(codes[rows], X.X * weight[rows, None], int(self.levels[c]))
-            out[:a, here] = out[here, :a].T
-            out[diagonal, diagonal] = _by_level(codes, weight, int(self.levels[c]))
+        return self.gram_and_sums(weight)[0]
+
+    def gram_and_sums(self, weight: Array) -> tuple[Array, Array]:
+        a, d = int(self.starts[0]), self.shape[1]
+        out, sums = np.zeros((d, d)), np.zeros(d)
+        out[:a, :a], sums[:a] = self.numeric.gram_and_sums(weight)
+        out[a:, :a], sums[a:] = self._by_numbers(weight)
+        out[:a, a:] = out[a:, :a].T
+        np.fill_diagonal(out[a:, a:], sums[a:])
+        for c in range(len(self.levels)):
             for b in range(c):
-                out[here, self.span(b)] = self._cross(c, b, weight)
-                out[self.span(b), here] = out[here, self.span(b)].T
-        return out[np.ix_(self.order, self.order)]
+                block = self._cross(c, b, weight)
+                out[self.span(c), self.span(b)], out[self.span(b), self.span(c)] = block, block.T
+        return out.take(self.order, axis=0).take(self.order, axis=1), sums[self.order]
+
+    def _by_numbers(self, weight: Array) -> tuple[Array, Array]:
+        """Each level's weighted sums of the numeric columns, (Σ levels, a), and its weight, (Σ levels,)."""
+        a = int(self.starts[0])
+        out = np.zeros((self.shape[1] - a, a + 1))
+        for rows, X in self.numeric.pieces():
+            weighed = np.empty((len(X), a + 1))
+            np.multiply(X, weight[rows, None], out=weighed[:, :a])
+            weighed[:, a] = weight[rows]
+            ones, ends = np.ones(len(X)), np.arange(len(X) + 1, dtype=np.int32)
+            for c, (codes, start) in enumerate(self.categorical()):
+                # One product with sparse ones in place of a count for every numeric column.
+                hot = csr_array((ones, codes[rows].astype(np.int32), ends), shape=(len(X), int(self.levels[c])))
+                out[start - a : start - a + hot.shape[1]] += hot.T @ weighed
+        return out[:, :a], out[:, a]
 
     def _cross(self, c: int, b: int, weight: Array) -> Array:
         """The weights in each pair of levels."""
         high, low = int(self.levels[c]), int(self.levels[b])
-        cells = self.codes[:, c].astype(np.intp) * low + self.codes[:, b]
+        cells = self.codes[:, c].astype(np.intp)
+        cells *= low
+        cells += self.codes[:, b]
         return tally(cells, weight, high * low).reshape(high, low)
 
     def gram_of(self, columns: np.ndarray, weight: Array) -> Array:
