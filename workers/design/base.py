@@ -10,7 +10,7 @@ import numpy as np
 
 from paramserver.messages import Array
 
-BLOCK_BYTES = 1 << 20  #: of float64 in one block: it stays in the cache between its uses
+BLOCK_BYTES = 1 << 21  #: of float64 in one block: it stays in the cache between its uses
 
 
 class Block(Protocol):

@@ -80,7 +80,7 @@ class Dense(Design):
 
     def _gram(self, weight: Array, columns: np.ndarray | None = None) -> tuple[Array, Array]:
         d = self.shape[1] if columns is None else len(columns)
-        size = max(GRAM_ROWS, BLOCK_BYTES // (16 * max(d, 1)))
+        size = max(GRAM_ROWS, BLOCK_BYTES // (32 * max(d, 1)))
         out, sums, root = np.zeros((d, d)), np.zeros(d), np.sqrt(weight)
         even = bool((root == 1.0).all())
         buffer = np.empty((0 if even else min(size, len(root)), d))
@@ -98,7 +98,7 @@ class Dense(Design):
 
     def extent(self) -> Extent:
         low = high = self.X
-        size = max(min(BLOCK_BYTES // (4 * self.X.itemsize * max(self.shape[1], 1)), 2048), 1)
+        size = max(min(BLOCK_BYTES // (8 * self.X.itemsize * max(self.shape[1], 1)), 2048), 1)
         # Many rows against as many: numpy is slow at short ones.
         if self.X.strides[1] == self.X.itemsize and len(self.X) > size:
             low, high = self.X[:size].copy(), self.X[:size].copy()

@@ -12,7 +12,7 @@ from paramserver.messages import Array
 from paramserver.workers.design.base import BLOCK_BYTES, Design, Extent, Moments, refine, tally
 from paramserver.workers.design.dense import GRAM_ROWS
 
-PIECE = BLOCK_BYTES // 3  #: entries in a block, 12 bytes each: four times a dense block
+PIECE = BLOCK_BYTES // 6  #: entries in a block, 12 bytes each: twice a dense block
 PER_COLUMN = 4  #: entries in a block, at least, for each column: Xᵀv of a block is a dense (d,) vector
 #: A pair of entries of a row costs the sparse product 5 ns, a cell of n·d² the dense one 0.045 ns (one thread)
 PAIR = 110.0
@@ -147,7 +147,7 @@ def _densified(S: Any) -> Array:
     """SᵀS, block by block."""
     n, d = S.shape
     out = np.zeros((d, d))
-    size = max(GRAM_ROWS, BLOCK_BYTES // (16 * max(d, 1)))
+    size = max(GRAM_ROWS, BLOCK_BYTES // (32 * max(d, 1)))
     for a in range(0, n, size):
         rows = S[a : a + size].toarray()
         out += rows.T @ rows
