@@ -9,7 +9,7 @@ tabmat comes with the extra ``peers``.
 
 from __future__ import annotations
 
-import timeit
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -99,9 +99,15 @@ def questions(case: Case) -> Iterator[tuple[str, Callable[[int], Any], Callable[
 
 
 def seconds(*calls: Callable[[int], Any]) -> list[float]:
-    """The median of each, in turn over the chunks."""
-    taken = [[timeit.timeit(lambda: call(r % 4), number=1) for call in calls] for r in range(ROUNDS)]  # noqa: B023
+    """The median of each, in turn over the chunks; processor time, which depends less on what else runs."""
+    taken = [[_timed(call, r % 4) for call in calls] for r in range(ROUNDS)]
     return [common.median(list(column)) for column in zip(*taken, strict=True)]
+
+
+def _timed(call: Callable[[int], Any], k: int) -> float:
+    start = time.process_time()
+    call(k)
+    return time.process_time() - start
 
 
 def sandwiches() -> None:
