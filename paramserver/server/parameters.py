@@ -231,7 +231,7 @@ class Parameters:
             return True
         seen = list(self.fields())
         # Chunks under lease may never answer: z does not wait for those.
-        self._whole = len(seen) >= len(self.live) or not any(self.slots[i].lease is None for i in self.wanted())
+        self._whole = len(seen) >= len(self.live) or not any(self.slots[i].lease is None for i in self._wanted())
         if self._whole or not seen:
             return True
         assert self.setup is not None

@@ -19,7 +19,8 @@ class Costs:
     Parameters
     ----------
     step, hessian, survey, verify : float
-        A worker's gradient of one chunk; what a Hessian adds; the survey; a verification.
+        A worker's gradient of one chunk; what a Hessian adds; the survey, with what prepares a chunk; a
+        verification.
     spread : float
         Standard deviation of a step's time, relative.
     push, push_hessian, z : float

@@ -15,9 +15,11 @@ from .clock import Form, Timing, timing
 from .costs import Costs, load
 
 HERE = Path(__file__).parent.parent
+TEXT = Path(__file__).with_name("text.md")
 WORKERS = tuple(2**k for k in range(3, 11))
 STEPS = 8.0  #: a chunk, at most: the shares of time are the same from there on
-CHUNKS = 16  #: of the real runs
+CHUNKS = 8  #: of the real runs
+Lines = dict[tuple[Costs, bool], list[float]]
 
 
 def forms(costs: Costs) -> dict[str, tuple[Costs, dict[str, Any]]]:
@@ -82,8 +84,8 @@ def shares(costs: Costs, sync: bool) -> tuple[float, float]:
     fixed = costs.message + costs.choose + n * (costs.choose_live + costs.choose_wanted)
     arrays = costs.byte * (costs.push + some * costs.push_hessian) + costs.send / (4.0 if sync else 1.0)
     absorb = some * costs.absorb_hessian + (1 - some) * costs.absorb + costs.plan
-    z = costs.consensus + (0.0 if sync else n * costs.look / (n / 8))  # an estimate every eighth of a sweep
-    here = z * (1 / n if sync else 1.0) * (costs.consensus <= HEAVY)  # else in a thread
+    z = costs.consensus + (n if sync else 8) * costs.look  # an estimate every eighth of a sweep
+    here = z * (1 / n if sync else 1.0) * (z <= HEAVY)  # else in a thread
     return fixed, arrays + absorb + here
 
 
@@ -108,21 +110,23 @@ def costs_table(costs: list[Costs]) -> list[str]:
 
 
 def checks(costs: list[Costs], runs: list[dict[str, Any]]) -> list[str]:
-    """Predicted and measured seconds of real runs; the number of pushes is the real run's."""
+    """Real runs, and the same predicted; the number of pushes is the real run's."""
     by = {(c.d, c.rule): c for c in costs}
-    out = [f"{'d, rule':26}{'processes':>10}{'z from':>8}{'pushes':>8}{'measured s':>12}{'predicted':>11}{'error':>8}"]
+    head = f"{'d, rule':26}{'processes':>10}{'z from':>7}{'pushes':>7}{'seconds':>9}{'predicted':>10}{'error':>7}"
+    out = [f"{head}{'CPU each':>10}{'predicted':>10}{'error':>7}"]
     for run in runs:
-        c, sync = by[run["d"], run["rule"]], run["sync"]
-        form = Form(run["workers"], CHUNKS // run["workers"], sync=sync)
-        seconds = timing(c, form, sweeps=run["pushes"] / CHUNKS - 2).seconds  # but the survey and the verification
+        c, sync, workers = by[run["d"], run["rule"]], run["sync"], run["workers"]
+        steps = run["pushes"] / CHUNKS - 2  # but the survey and the verification
+        seconds, _, _, busy, computing = timing(c, Form(workers, CHUNKS // workers, sync=sync), sweeps=steps)
+        cpu = seconds * (computing + busy / workers)
         out.append(
-            f"{name(c):26}{run['workers']:>10}{'all' if sync else 'each':>8}{run['pushes']:8.0f}{run['seconds']:12.2f}"
-            f"{seconds:11.2f}{seconds / run['seconds'] - 1:+8.0%}"
+            f"{name(c):26}{workers:>10}{_from(sync)}{run['pushes']:7.0f}{run['seconds']:9.2f}{seconds:10.2f}"
+            f"{seconds / run['seconds'] - 1:+7.0%}{run['cpu']:10.2f}{cpu:10.2f}{cpu / run['cpu'] - 1:+7.0%}"
         )
     return out
 
 
-def points(lines: dict[tuple[Costs, bool], list[float]]) -> list[str]:
+def points(lines: Lines) -> list[str]:
     out = [
         f"{'d, rule':26}{'z from':>7}{'ms a push: fixed':>18}{'by p':>7}{'pushes/s':>10}{'half at':>9}{'at 1024':>9}"
     ]
@@ -143,18 +147,38 @@ def _workers(n: float) -> str:
     return ">1024" if math.isinf(n) else f"{n:.0f}"
 
 
-def moves(lines: dict[tuple[Costs, bool], list[float]]) -> list[str]:
+@cache
+def half(costs: Costs, sync: bool, form: str) -> float:
+    """The half point under a form."""
+    changed, options = forms(costs)[form]
+    return half_point(line(changed, sync, options, 0.5))
+
+
+def moves(lines: Lines) -> list[str]:
     """The half point under each form."""
     names = list(forms(next(iter(lines))[0]))
     out = [f"{'d, rule':26}{'z from':>7}" + "".join(f"{each:>{len(each) + 3}}" for each in names)]
     for c, sync in lines:
-        at_half = {each: half_point(line(k, sync, o, 0.5)) for each, (k, o) in forms(c).items()}
-        cells = (f"{_workers(n):>{len(each) + 3}}" for each, n in at_half.items())
+        cells = (f"{_workers(half(c, sync, each)):>{len(each) + 3}}" for each in names)
         out.append(f"{name(c):26}{_from(sync)}" + "".join(cells))
     return out
 
 
-def plot(lines: dict[tuple[Costs, bool], list[float]], file: Path) -> None:
+def gain(lines: Lines, form: str) -> str:
+    """By what the half point is multiplied, over all lines: least to most."""
+    ratios = [half(c, sync, form) / half(c, sync, "as it is") for c, sync in lines]
+    return f"{min(ratios):.2g} to {max(ratios):.2g}"
+
+
+def by_d(lines: Lines) -> str:
+    """The half points, asynchronous and synchronous."""
+    found: dict[str, list[str]] = {}
+    for c, sync in lines:
+        found.setdefault(f"{c.d:,} ({c.rule})", []).append(_workers(half(c, sync, "as it is")))
+    return "; ".join(f"d = {d}: {' and '.join(points_)}" for d, points_ in found.items())
+
+
+def plot(lines: Lines, file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -168,12 +192,13 @@ def plot(lines: dict[tuple[Costs, bool], list[float]], file: Path) -> None:
     first = next(iter(lines))[0]
     for sync in (False, True):
         for form, (costs, options) in forms(first).items():
-            axes[1][int(sync)].plot(WORKERS, line(costs, sync, options), marker="o", ms=4, label=form)
+            shares_ = line(costs, sync, options, 0.03)
+            axes[1][int(sync)].plot(WORKERS[: len(shares_)], shares_, marker="o", ms=4, label=form)
         axes[0][int(sync)].set_title("z from all chunks (synchronous)" if sync else "z from each push (asynchronous)")
         axes[1][int(sync)].set_title(f"what moves it, d = {first.d}")
     for ax in axes.flat:
         ax.axhline(0.5, color="0.7", lw=1)
-        ax.set(xscale="log", yscale="log", ylim=(3e-3, 1.1), xticks=WORKERS, xticklabels=WORKERS)
+        ax.set(xscale="log", yscale="log", ylim=(1e-3, 1.1), xticks=WORKERS, xticklabels=WORKERS)
         ax.minorticks_off()
         ax.legend(fontsize=8)
     for ax in axes[:, 0]:
@@ -185,8 +210,6 @@ def plot(lines: dict[tuple[Costs, bool], list[float]], file: Path) -> None:
 
 # -- all of it -------------------------------------------------------------------------------------
 
-TEXT = """@@costs@@ @@checks@@ @@points@@ @@moves@@"""
-
 
 def write() -> None:
     """The plot, and the section of RESULTS.md between its marks."""
@@ -196,10 +219,11 @@ def write() -> None:
         raise SystemExit("nothing was measured yet: run with --measure first")
     lines = {(c, sync): line(c, sync, {}) for sync in (False, True) for c in costs if sync or c.rule != "LBFGS"}
     plot(lines, HERE / "scaling.png")
-    parts = {"costs": costs_table(costs), "checks": checks(costs, kept["runs"]), "points": points(lines)}
-    text = TEXT
-    for each, rows in (parts | {"moves": moves(lines)}).items():
-        text = text.replace(f"@@{each}@@", "\n".join("    " + row.rstrip() for row in rows))
+    tables = {"costs": costs_table(costs), "checks": checks(costs, kept["runs"]), "points": points(lines)}
+    said = {each: "\n".join("    " + row.rstrip() for row in rows) for each, rows in tables.items()}
+    said["moves"] = "\n".join("    " + row.rstrip() for row in moves(lines))
+    said |= {f"gain_{k}": gain(lines, form) for k, form in enumerate(forms(costs[0]))}
+    text = TEXT.read_text().format(by_d=by_d(lines), **said).strip()
     file = HERE / "RESULTS.md"
     section = f"<!-- scaling -->\n{text}\n<!-- /scaling -->"
     old = file.read_text()
