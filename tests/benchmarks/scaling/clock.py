@@ -26,10 +26,11 @@ from paramserver.server.spec import RunSpec
 from .blank import Blank, Charged, Meter
 from .costs import Costs
 
+NO_DRIFT = np.array([1.0, 0.0])
 #: Answers that say nothing.
 WITH_HESSIAN: Fields = {"H": np.float64(0)}
 SURVEYED: Fields = {"survey": np.ones(2)}
-VERIFIED: Fields = {"f": np.float64(1), "g": np.zeros(1), "H": np.eye(1), "reach": np.ones(1)}
+VERIFIED: Fields = {"f": np.float64(1), "g": np.zeros(1), "H": np.eye(1), "reach": np.ones(1), "drift": NO_DRIFT}
 FOREVER = 1e9  #: seconds: nobody dies here, so no lease runs out and no chunk is copied
 
 
