@@ -36,6 +36,7 @@ class Dispatch:
     asked_at: float = -math.inf  #: when what is wanted last changed altogether
     holders: dict[str, frozenset[int]] = field(default_factory=dict)
     hints: dict[int, float] = field(default_factory=dict)
+    _rates: dict[Task, tuple[float, float]] = field(default_factory=dict)  #: when looked at, and the slowest then
 
     def holds(self, worker: str, chunks: Iterable[int]) -> None:
         """A worker says which chunks it has."""
@@ -98,15 +99,22 @@ class Dispatch:
         slot = self.slots[chunk]
         if slot.lease is not None:  # it ran out
             slot.grace *= 2.0
-        seconds = max(LEASE * self.expected(chunk, task) * slot.grace, 4 * self.floor)
+        seconds = max(LEASE * self._expected(chunk, task, now) * slot.grace, 4 * self.floor)
         slot.lease = Lease(runner, task, version, now, now + seconds)
 
-    def expected(self, chunk: int, task: Task) -> float:
+    def _expected(self, chunk: int, task: Task, now: float) -> float:
         """A step's time: this chunk's own, else what others took by rows, else the first lease."""
         slot = self.slots[chunk]
         if task in slot.times:
             return slot.times[task]
-        rates = [s.times[task] / max(s.rows, 1) for s in self.slots if task in s.times]
-        if not rates:
-            return FIRST_LEASE / LEASE * self.floor * 4
-        return max(rates) * max(slot.rows, 1)
+        rate = self._slowest(task, now)
+        return FIRST_LEASE / LEASE * self.floor * 4 if rate is None else rate * max(slot.rows, 1)
+
+    def _slowest(self, task: Task, now: float) -> float | None:
+        """Seconds a row, of the chunk that takes longest; looked up anew once a ``floor``, there may be thousands."""
+        if task not in self._rates or now - self._rates[task][0] > self.floor:
+            rates = [s.times[task] / max(s.rows, 1) for s in self.slots if task in s.times]
+            if not rates:
+                return None
+            self._rates[task] = now, max(rates)
+        return self._rates[task][1]

@@ -55,6 +55,7 @@ class Parameters:
         self._since_rebuild = 0
         self._live: list[int] = []
         self._whole = False  #: every chunk has reported
+        self._seen: tuple[set[int], Array | None] = set(), None  #: those that had, last time, and their survey
 
     # -- begin -----------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Parameters:
         self.setup = Setup(len(self.z), len(self.live), int(self.survey[0]), start, quadratic, self.bound, self.z)
         slots = self.fields()
         self.state = self.rule.recount(self.state, self.setup, slots, self.z)
-        self.fresh, self._whole, self._since_rebuild = set(slots), False, 0
+        self.fresh, self._whole, self._since_rebuild, self._seen = set(slots), False, 0, (set(), None)
 
     def bind(self, penalty: Penalty) -> None:
         """Use this penalty from now on."""
@@ -217,7 +218,7 @@ class Parameters:
         """Whether enough distinct chunks reported for a new z: min_fresh, or all that had news."""
         if not self.fresh or self.setup is None:
             return False
-        if len(self.fresh) < self.rule.enough(self.state, self.setup) and self.wanted():
+        if len(self.fresh) < self.rule.enough(self.state, self.setup) and not self.idle:
             return False
         return self._representative() and not self.overdue()
 
@@ -230,17 +231,27 @@ class Parameters:
             return True
         seen = list(self.fields())
         # Chunks under lease may never answer: z does not wait for those.
-        self._whole = len(seen) >= len(self.live) or not any(self.slots[i].lease is None for i in self.wanted())
+        self._whole = len(seen) >= len(self.live) or not any(self.slots[i].lease is None for i in self._wanted())
         if self._whole or not seen:
             return True
         assert self.setup is not None
         null = self.setup.start.objective / self.setup.rows
         try:
-            survey = self.merged(seen)
+            survey = self._survey_of(seen)
             part = self.problem.start(survey)
         except BadData:  # of one class, say
             return False
         return bool(abs(part.objective / int(survey[0]) - null) <= ALIKE * null)
+
+    def _survey_of(self, seen: list[int]) -> Array:
+        """Merged, from where it was left the last time: a push adds one chunk, of thousands maybe."""
+        done, survey = self._seen
+        if survey is None or not done <= set(seen):
+            self._seen = set(seen), self.merged(seen)
+        elif new := [i for i in seen if i not in done]:
+            self._seen = set(seen), self.problem.merge(survey, self.merged(new))
+        assert self._seen[1] is not None
+        return self._seen[1]
 
     def wanted(self) -> list[int]:
         """Chunks whose next local step would be news: not those that answered at this version."""
