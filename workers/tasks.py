@@ -38,6 +38,7 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
         "reach": _reach(problem, data),
         "drift": np.array([1.0, 0.0]),
     }
+    data.memo["margins"] = (z, at.margins)  # what follows asks about the same z
     if not np.isfinite(at.value):  # too far: no derivatives there, and no certificate
         return {**out, "f": np.float64(np.inf), "g": np.zeros(p), "H": np.zeros((p, p))}
     kept = _kept(problem, data, fields)

@@ -18,12 +18,27 @@ PER_COLUMN = 4  #: entries in a block, at least, for each column: Xᵀv of a blo
 PAIR = 110.0
 
 
+class Chosen(NamedTuple):
+    """Some columns as float64."""
+
+    columns: np.ndarray
+    X: Any
+    distinct: bool
+
+    def hold(self, w: Array) -> bool:
+        """Whether w is zero in all other columns."""
+        return self.distinct and w.ndim == 1 and np.count_nonzero(w) == np.count_nonzero(w[self.columns])
+
+
 class SparseBlock(NamedTuple):
     """Some rows as float64."""
 
     X: Any
+    chosen: Chosen | None = None
 
     def dot(self, w: Array) -> Array:
+        if self.chosen is not None and self.chosen.hold(w):
+            return self.chosen.X @ w[self.chosen.columns]  # type: ignore[no-any-return]
         return self.X @ w  # type: ignore[no-any-return]
 
     def tdot(self, v: Array) -> Array:
@@ -44,7 +59,7 @@ class Sparse(Design):
     def __init__(self, X: Any, shift: Array | None = None) -> None:
         self.X, self.shift = X, shift
         self.shape = (int(X.shape[0]), int(X.shape[1]))
-        self._chosen: tuple[np.ndarray, Any] | None = None  #: columns, and X of these alone
+        self._chosen: Chosen | None = None  #: the last columns asked for: a working set serves many passes
 
     @property
     def nbytes(self) -> int:
@@ -52,7 +67,7 @@ class Sparse(Design):
 
     def blocks(self) -> Iterator[tuple[slice, SparseBlock]]:
         if self._is_wide:  # as it is: a slice of it would be a copy, and that takes longer than a product
-            yield slice(0, self.shape[0]), SparseBlock(self.X)
+            yield slice(0, self.shape[0]), SparseBlock(self.X, self._chosen)
             return
         for rows in self._cuts(max(PIECE, PER_COLUMN * self.shape[1])):
             whole = rows == slice(0, self.shape[0])  # which a slice would copy
@@ -76,15 +91,19 @@ class Sparse(Design):
         return _gram(_wide(self.X, self.shift), weight)
 
     def gram_of(self, columns: np.ndarray, weight: Array) -> Array:
-        return _gram(self._of(np.asarray(columns, dtype=np.intp)), weight)
+        return _gram(self._of(columns), weight)
+
+    def gram_and_sums_of(self, columns: np.ndarray, weight: Array) -> tuple[Array, Array]:
+        X = self._of(columns)
+        return _gram(X, weight), X.T @ weight
 
     def _of(self, columns: np.ndarray) -> Any:
-        """These columns as float64; kept until others are asked for: a working set serves many passes."""
-        if self._chosen is None or not np.array_equal(self._chosen[0], columns):
-            chosen = _wide(self.X[:, columns], None if self.shift is None else self.shift[columns])
-            self._chosen = columns, chosen
-            return chosen
-        return self._chosen[1]
+        """These columns as float64."""
+        if self._chosen is None or not np.array_equal(self._chosen.columns, columns):
+            columns = np.array(columns, dtype=np.intp)
+            X = _wide(self.X[:, columns], None if self.shift is None else self.shift[columns])
+            self._chosen = Chosen(columns, X, len(np.unique(columns)) == len(columns))
+        return self._chosen.X
 
     def squares(self, weight: Array) -> Array:
         X = _wide(self.X, self.shift)

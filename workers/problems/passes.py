@@ -176,7 +176,10 @@ class Passes(Problem):
         return out
 
     def margins(self, data: Data, z: Array) -> Array:
-        """Xw + b + offset, (n,) or (n, K)."""
+        """Xw + b + offset, (n,) or (n, K); those in ``data.memo``, where they are of this z."""
+        at, known = data.memo.get("margins", (None, None))
+        if known is not None and np.array_equal(at, z):
+            return known  # type: ignore[no-any-return]
         return self._offset(data, self.linear(data, z))
 
     def evaluate(self, data: Data, z: Array) -> Evaluation:
@@ -216,25 +219,35 @@ class Passes(Problem):
     def hessian_of(self, data: Data, curvature: Array, coordinates: np.ndarray) -> Array:
         """`hessian` of these coordinates of z alone, (k, k); nothing of size (p, p) is made."""
         X, coordinates = self.design(data), np.asarray(coordinates, dtype=np.intp)
-        slopes = coordinates < X.shape[1]
-        block = self._block_of(X, coordinates[slopes], curvature)
-        if slopes.all():
-            return block[: len(slopes), : len(slopes)]
-        at = np.where(slopes, np.cumsum(slopes) - 1, len(block) - 1)
-        out: Array = block[np.ix_(at, at)]
-        return out
+        slopes = np.flatnonzero(coordinates < X.shape[1])
+        block = self._block_of(X, coordinates[slopes], curvature, slopes)
+        return block[: len(coordinates), : len(coordinates)]
 
-    def _block_of(self, X: Design, columns: np.ndarray, weight: Array) -> Array:
+    def _block_of(self, X: Design, columns: np.ndarray, weight: Array, places: np.ndarray | None = None) -> Array:
         """`_bordered` of these columns."""
-        return self._bordered(X.gram_of(columns, weight), X.sums(weight)[columns], float(weight.sum()), columns)
+        return self._bordered(*X.gram_and_sums_of(columns, weight), float(weight.sum()), columns, places)
 
-    def _bordered(self, H: Array, edge: Array, corner: float, columns: Any = slice(None)) -> Array:
-        """A Hessian block in the units of z, with the intercept's row and column where there is one."""
+    def _bordered(
+        self, H: Array, edge: Array, corner: float, columns: Any = slice(None), places: np.ndarray | None = None
+    ) -> Array:
+        """A Hessian block in the units of z, with the intercept's row and column where there is one.
+
+        The columns are at ``places``, or first; the intercept is where there is none.
+        """
         if self.units is not None:
             scale = self.units.scale[columns]
             H = H / scale / scale[:, None]
             edge = edge / scale
-        return np.block([[H, edge[:, None]], [edge, np.array([[corner]])]]) if self.fit_intercept else H
+        if not self.fit_intercept:
+            return H
+        k = len(edge)
+        on = np.arange(k) if places is None else places
+        off = np.setdiff1d(np.arange(k + 1), on)
+        out = np.empty((k + 1, k + 1))
+        out[np.ix_(on, on)] = H
+        out[off, on] = out[on, off] = edge
+        out[off, off] = corner
+        return out
 
     def hessian_diagonal(self, data: Data, curvature: Array) -> Array:
         """diag(XᵀDX), (p,)."""
@@ -268,15 +281,12 @@ class Passes(Problem):
 
     def dual(self, data: Data, z: Array, step: Array) -> Array:
         """Xᵀθ, (p,), for `fenchel`'s θ, the weights counted."""
-        W, b = self._plain(z)
-        W_step, b_step = self._plain(step)
-        out, free = np.zeros_like(W), np.zeros(W.shape[1:])
+        at = self._weighed(data, slice(None), self.margins(data, z))
+        theta = at.first + self._bent(at.second, self.linear(data, step))
+        out = np.zeros_like(self._plain(z)[0])
         for rows, X in self.design(data).blocks():
-            at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
-            theta = at.first + self._bent(at.second, X.dot(W_step) + b_step)
-            out += X.tdot(theta)
-            free = free + theta.sum(axis=0)
-        return self._flat(out, free)
+            out += X.tdot(theta[rows])
+        return self._flat(out, theta.sum(axis=0))
 
     @staticmethod
     def _bent(curvature: Array, delta: Array) -> Array:
