@@ -279,10 +279,10 @@ class Passes(Problem):
         loss = self._weighed(data, slice(None), at + moved).loss.sum()
         return np.inf if np.isnan(total) else total, float(loss)
 
-    def dual(self, data: Data, z: Array, step: Array) -> Array:
+    def dual(self, data: Data, z: Array, step: Array, kept: Array | None = None) -> Array:
         """Xᵀθ, (p,), for `fenchel`'s θ, the weights counted."""
         at = self._weighed(data, slice(None), self.margins(data, z))
-        theta = at.first + self._bent(at.second, self.linear(data, step))
+        theta = at.first + self._bent(at.second if kept is None else kept, self.linear(data, step))
         out = np.zeros_like(self._plain(z)[0])
         for rows, X in self.design(data).blocks():
             out += X.tdot(theta[rows])
