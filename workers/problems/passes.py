@@ -17,6 +17,7 @@ from paramserver.workers.design import Design
 from paramserver.workers.problems.base import Evaluation, Problem
 from paramserver.workers.problems.units import Units
 
+PIECE = 4096  #: rows whose losses are made at once
 LARGEST = 1e200  #: losses beyond count as infinite: products with their derivatives would overflow
 
 
@@ -158,6 +159,18 @@ class Passes(Problem):
         return margins if data.offset is None else margins + data.offset[rows]
 
     def _weighed(self, data: Data, rows: slice, margins: Array) -> Rows:
+        """`rows` of these rows, times their weights, a few at a time: what they need stays in the cache."""
+        n, start = len(margins), rows.start or 0
+        if n <= PIECE:
+            return self._some(data, rows, margins)
+        out = Rows(np.empty(n), np.empty_like(margins), np.empty_like(margins))
+        for a in range(0, n, PIECE):
+            piece = slice(a, min(a + PIECE, n))
+            at = self._some(data, slice(start + piece.start, start + piece.stop), margins[piece])
+            out.loss[piece], out.first[piece], out.second[piece] = at
+        return out
+
+    def _some(self, data: Data, rows: slice, margins: Array) -> Rows:
         """`rows` of these rows, times their weights; margins that no weight counts may overflow."""
         with np.errstate(over="ignore"):
             at = self.rows(margins, data.y[rows])
