@@ -38,13 +38,14 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
         "reach": _reach(problem, data),
         "drift": np.array([1.0, 0.0]),
     }
+    data.memo["margins"] = (z, at.margins)  # what follows asks about the same z
     if not np.isfinite(at.value):  # too far: no derivatives there, and no certificate
         return {**out, "f": np.float64(np.inf), "g": np.zeros(p), "H": np.zeros((p, p))}
     kept = _kept(problem, data, fields)
-    if kept is not None and not _stale(at.curvature, kept):
+    support = fields.get("support")
+    if kept is not None and not (drifted(at.curvature, kept) or (support is None and _vanishing(at.curvature, kept))):
         out["drift"] = np.array([ratios(kept, at.curvature).max(initial=1.0), drift(at.curvature, kept)])
     elif kept is not None or fields["hessian"]:
-        support = fields.get("support")
         full = support is None
         out["H"] = problem.hessian(data, at.curvature) if full else problem.hessian_of(data, at.curvature, support)
         data.memo["hessian_at"] = (z, at.curvature)
@@ -56,9 +57,9 @@ def _kept(problem: Any, data: Any, fields: Fields) -> Array | None:
     return curvature_at(problem, data, fields["hessian_at"]) if "hessian_at" in fields else None
 
 
-def _stale(curvature: Array, kept: Array) -> bool:
-    """Where some rows' curvatures vanish, by 1/e a step, coefficients may run away: a Hessian made here shows it."""
-    return drifted(curvature, kept) or bool((VANISHING * curvature < kept).any())
+def _vanishing(curvature: Array, kept: Array) -> bool:
+    """Where some rows' curvatures fall, by 1/e a step, coefficients may run away: a Hessian made here shows it."""
+    return bool((VANISHING * curvature < kept).any())
 
 
 def _reach(problem: Any, data: Any) -> Array:
@@ -76,7 +77,7 @@ def _conjugate(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     term, loss = problem.fenchel(data, z, fields["step"], fields.get("move"), **borrowed)
     out: Fields = {"fenchel": np.float64(term), "f": np.float64(loss)}
     if "dual" in fields:
-        out["dual"] = problem.dual(data, z, fields["step"])
+        out["dual"] = problem.dual(data, z, fields["step"], **borrowed)
     return out
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paramserver.consensus.anchors import SIGMA_MAX, AnchoredNewton, bfgs, needs_hessian, too_high
+from paramserver.consensus.anchors import SIGMA_MAX, AnchoredNewton, needs_hessian, too_high
 from paramserver.consensus.base import Absorbed, Exact, Kept, Pull, Setup
 from paramserver.consensus.working_set import KAPPA, ActiveState, full, never_zero
 from paramserver.errors import InvalidInput
@@ -156,20 +156,18 @@ class ActiveNewton(AnchoredNewton):
 
     def absorb(self, state: ActiveState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
         k = len(new["x"])
-        slot = {**new, "A": state.A[:k], "at": new["x"], "sigma": 1.0, "true": True}
+        slot = {**new, "A": state.A[:k], "at": new["x"], "sigma": 1.0}
         if old is None:
             state.D += slot.pop("d")
         if "h" in new:
             return self._absorb_remote(state, old, slot)
         if old is not None and len(old["x"]) == k:
             move = new["x"] - old["x"]
-            bent = old["H"] @ move
-            apart = (new["g"] - old["g"])[slot["A"]]
             rise = new["f"] - old["f"] - float(old["g"][slot["A"]] @ move)
-            if old["true"] and too_high(old, rise, 0.5 * float(move @ bent)):
+            if too_high(old, rise, 0.5 * float(move @ (old["H"] @ move))):
                 return self.too_far(state, chunk, old)
             if "H" not in new:
-                slot.update(H=bfgs(old["H"], move, apart, bent), true=False, at=old["at"])
+                slot.update(H=old["H"], at=old["at"])
             slot["sigma"] = max(1.0, old["sigma"] / 4.0)
         slot["h"] = slot["H"] @ slot["x"]
         return self._replace(state, old, slot)
@@ -182,7 +180,7 @@ class ActiveNewton(AnchoredNewton):
         if H is not None:
             state.B[: len(H), : len(H)] += H
         elif old is not None:
-            slot.update(at=old["at"], true=old["true"])
+            slot.update(at=old["at"])
             if "H" in old:  # as good as ever, and still here
                 slot.update(H=old["H"], h=old["H"] @ slot["x"])
         state.add(slot, 1.0)
@@ -211,9 +209,10 @@ class ActiveNewton(AnchoredNewton):
         if old is None:
             return None
         x = exact.z[state.A]
+        at = old["at"] if exact.hessian is old.get("H") else x
         new = {
-            "x": x, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "h": exact.hessian @ x, "at": x,
-            "A": state.A, "sigma": 1.0, "true": True, "rows": exact.rows,
+            "x": x, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "h": exact.hessian @ x, "at": at,
+            "A": state.A, "sigma": 1.0, "rows": exact.rows,
         }  # fmt: skip
         if not state.remote:
             return self._replace(state, old, new)
@@ -300,9 +299,7 @@ class ActiveNewton(AnchoredNewton):
         return float(total)
 
     def kept(self, slot: Fields) -> Kept | None:
-        if not (slot["true"] and "H" in slot):
-            return None
-        return Kept(slot["H"], full(len(slot["g"]), slot["A"], slot["at"]))
+        return None if "H" not in slot else Kept(slot["H"], full(len(slot["g"]), slot["A"], slot["at"]))
 
     def local(self, slot: Fields) -> Array:
         return full(len(slot["g"]), slot["A"], slot["x"])

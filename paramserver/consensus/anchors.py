@@ -87,11 +87,3 @@ def needs_hessian(problem: Problem, data: Any, at: Any, fields: Mapping[str, Any
     if abs(at.value - fields["predicted"]) > BAD_PREDICTION * fields["q"] + 1e-10 * abs(at.value):
         return True
     return drifted(at.curvature, curvature_at(problem, data, fields["hessian_at"]))
-
-
-def bfgs(H: Array, s: Array, y: Array, Hs: Array) -> Array:
-    """H with one secant pair, as it is where the pair says nothing about curvature."""
-    sy, sHs = float(s @ y), float(s @ Hs)
-    if sHs > 0 and sy > 1e-3 * sHs:
-        H = H + np.outer(y, y) / sy - np.outer(Hs, Hs) / sHs
-    return H

@@ -46,10 +46,10 @@ class ActiveState(Anchored):
         """A slot's part of the sums, or with ``way`` −1 less it; without ``model`` B stays."""
         k, weight = len(slot["h"]), way * slot["sigma"]
         if model and "H" in slot:
-            self.B[:k, :k] += weight * slot["H"]
-        self.h[:k] += weight * slot["h"]
+            accumulate(self.B[:k, :k], slot["H"], weight)
+        accumulate(self.h[:k], slot["h"], weight)
+        accumulate(self.G, slot["g"], way)
         self.covered[:k] += way * slot["rows"]
-        self.G += way * slot["g"]
         self.rows_seen += way * slot["rows"]
 
     def uncovered(self) -> Array:
@@ -88,6 +88,16 @@ class ActiveState(Anchored):
         zeros = np.zeros(len(new))
         self.A, self.B = np.concatenate([self.A, new]), B
         self.h, self.covered = np.concatenate([self.h, zeros]), np.concatenate([self.covered, zeros])
+
+
+def accumulate(total: Array, value: Array, weight: float) -> None:
+    """Add weight·value in place; most weights are ±1, which need no product of the value's size."""
+    if weight == 1.0:
+        total += value
+    elif weight == -1.0:
+        total -= value
+    else:
+        total += weight * value
 
 
 def terms_of(penalty: Bound) -> Terms:

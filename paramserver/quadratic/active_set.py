@@ -12,6 +12,7 @@ from paramserver.penalties import Terms
 from paramserver.quadratic.factor import cholesky, substitute
 
 Mask = NDArray[np.bool_]
+NEXT = 0.1  #: of the best one's gain: each round is a factor, and those that enter too soon only leave again
 
 
 class _Step(NamedTuple):
@@ -59,12 +60,12 @@ def _at_kink(w: Array, terms: Terms) -> Mask:
 
 
 def _entrants(gradient: Array, floor: Array, w: Array, held: Mask, terms: Terms) -> Array:
-    """±1: the way in which it pays most to leave a kink, for those that gain half as much as the best; else 0."""
+    """±1: the way in which it pays most to leave a kink, for those that gain `NEXT` as much as the best; else 0."""
     least, greatest = terms.interval(w)
     up, down = -gradient - greatest, least + gradient
     excess = np.where(held, np.maximum(up, down) - floor, 0.0)
     worst = excess.max(initial=0.0)
-    return np.where((excess >= 0.5 * worst) & (worst > 0), np.where(up > down, 1.0, -1.0), 0.0)
+    return np.where((excess >= NEXT * worst) & (worst > 0), np.where(up > down, 1.0, -1.0), 0.0)
 
 
 def _newton(A: Array, gradient: Array, w: Array, held: Mask, way: Array, terms: Terms) -> _Step:

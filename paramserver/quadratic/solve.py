@@ -42,7 +42,9 @@ def _separable(B: Array, slope: Array, terms: Terms, start: Array) -> Array:
         return start - Factor(A).solve(slope, refinements=1)  # slope is of start: the next step refines this one
     scale = scale_of(A)
     scaled = Terms(terms.l1 * scale, np.zeros_like(scale), terms.lower / scale, terms.upper / scale)
-    v = active_set(A * scale[:, None] * scale, slope * scale, scaled, start / scale)
+    A *= scale[:, None]
+    A *= scale
+    v = active_set(A, slope * scale, scaled, start / scale)
     w = np.where(v == scaled.lower, terms.lower, np.where(v == scaled.upper, terms.upper, v * scale))
     return terms.project(w)
 

@@ -306,7 +306,7 @@ class Core(Changes):
         if kept or unread or not (verify and self.params.certifiable):
             self._finish(self.reason if kept else reason, now, last=True)
         elif not self.ending:
-            self.ending = reason
+            self.ending, self.verifier.last = reason, True
             if self.state == "surveying":
                 self.census.close(f"not read when the run ended ({reason})", self._limit(now))
                 self.census.open()
@@ -315,7 +315,7 @@ class Core(Changes):
 
     def _finish(self, reason: str, now: float, last: bool = False) -> None:
         self.verifier.gather = None
-        self.reason, self.ended_at, self.ending = reason, now, ""
+        self.reason, self.ended_at, self.ending, self.verifier.last = reason, now, "", False
         kept = self.spec.keep and reason in ("converged", "separation") and not last
         self.state = "converged" if kept else "finished"
 

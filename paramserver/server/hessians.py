@@ -72,7 +72,8 @@ class Hessians:
         """The chunk's Hessian, where it need not be made again to certify."""
         problem, slot, support = self.params.problem, self.params.slots[chunk].fields, gather.fields.get("support")
         setup = self.params.setup
-        borrows = problem.bending and support is None and not self.anew and setup is not None and setup.p >= WORTH
+        size = 0 if setup is None else setup.p if support is None else len(support)
+        borrows = problem.bending and not self.anew and size >= WORTH
         if slot is None or "without" in gather.fields or not (problem.quadratic or borrows):
             return None
         kept = self.params.rule.kept(slot)

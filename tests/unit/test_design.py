@@ -404,3 +404,14 @@ def test_any_small_matrix(case: Pair) -> None:
         want = weight @ X / weight.sum()
         np.testing.assert_allclose(mean, want, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(m2, weight @ (X - want) ** 2, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("columns", [[4, 0, 2], [4, 2, 4], []], ids=str)
+def test_products_with_few_coefficients_after_some_columns_were_chosen(columns: list[int]) -> None:
+    design, X = sparse(50, 6)
+    design.gram_of(np.array(columns, int), np.ones(50))
+    for on in ([], [2], [0, 4], [0, 5], [0, 1, 2, 3, 4, 5]):
+        w = np.zeros(6)
+        w[on] = 1.0 + np.arange(len(on))
+        ((_, block),) = design.blocks()
+        near(block.dot(w), X @ w)

@@ -75,6 +75,10 @@ class Design(ABC):
     def gram_of(self, columns: np.ndarray, weight: Array) -> Array:
         """`gram` of these columns only, (a, a); nothing of size (d, d) is made."""
 
+    def gram_and_sums_of(self, columns: np.ndarray, weight: Array) -> tuple[Array, Array]:
+        """`gram_and_sums` of these columns only, (a, a) and (a,)."""
+        return self.gram_of(columns, weight), self.sums(weight)[columns]
+
     @abstractmethod
     def squares(self, weight: Array) -> Array:
         """Σ weight_i X_ik², (d,): the diagonal of `gram`."""

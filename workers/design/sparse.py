@@ -12,18 +12,33 @@ from paramserver.messages import Array
 from paramserver.workers.design.base import BLOCK_BYTES, Design, Extent, Moments, refine, tally
 from paramserver.workers.design.dense import GRAM_ROWS
 
-PIECE = BLOCK_BYTES // 6  #: entries in a block, 12 bytes each: twice a dense block
+PIECE = BLOCK_BYTES // 6  #: entries in a block that is widened, 12 bytes each: twice a dense block
 PER_COLUMN = 4  #: entries in a block, at least, for each column: Xᵀv of a block is a dense (d,) vector
 #: A pair of entries of a row costs the sparse product 5 ns, a cell of n·d² the dense one 0.045 ns (one thread)
 PAIR = 110.0
+
+
+class Chosen(NamedTuple):
+    """Some columns as float64."""
+
+    columns: np.ndarray
+    X: Any
+    distinct: bool
+
+    def hold(self, w: Array) -> bool:
+        """Whether w is zero in all other columns."""
+        return self.distinct and w.ndim == 1 and np.count_nonzero(w) == np.count_nonzero(w[self.columns])
 
 
 class SparseBlock(NamedTuple):
     """Some rows as float64."""
 
     X: Any
+    chosen: Chosen | None = None
 
     def dot(self, w: Array) -> Array:
+        if self.chosen is not None and self.chosen.hold(w):
+            return self.chosen.X @ w[self.chosen.columns]  # type: ignore[no-any-return]
         return self.X @ w  # type: ignore[no-any-return]
 
     def tdot(self, v: Array) -> Array:
@@ -44,15 +59,23 @@ class Sparse(Design):
     def __init__(self, X: Any, shift: Array | None = None) -> None:
         self.X, self.shift = X, shift
         self.shape = (int(X.shape[0]), int(X.shape[1]))
+        self._chosen: Chosen | None = None  #: the last columns asked for: a working set serves many passes
 
     @property
     def nbytes(self) -> int:
         return int(self.X.data.nbytes + self.X.indices.nbytes + self.X.indptr.nbytes)
 
     def blocks(self) -> Iterator[tuple[slice, SparseBlock]]:
+        if self._is_wide:  # as it is: a slice of it would be a copy, and that takes longer than a product
+            yield slice(0, self.shape[0]), SparseBlock(self.X, self._chosen)
+            return
         for rows in self._cuts(max(PIECE, PER_COLUMN * self.shape[1])):
             whole = rows == slice(0, self.shape[0])  # which a slice would copy
             yield rows, SparseBlock(_wide(self.X if whole else self.X[rows], self.shift))
+
+    @property
+    def _is_wide(self) -> bool:
+        return self.X.dtype == np.float64 and self.shift is None
 
     def _cuts(self, entries: int) -> Iterator[slice]:
         """Rows of about so many entries."""
@@ -68,12 +91,23 @@ class Sparse(Design):
         return _gram(_wide(self.X, self.shift), weight)
 
     def gram_of(self, columns: np.ndarray, weight: Array) -> Array:
-        columns = np.asarray(columns, dtype=np.intp)
-        return _gram(_wide(self.X[:, columns], None if self.shift is None else self.shift[columns]), weight)
+        return _gram(self._of(columns), weight)
+
+    def gram_and_sums_of(self, columns: np.ndarray, weight: Array) -> tuple[Array, Array]:
+        X = self._of(columns)
+        return _gram(X, weight), X.T @ weight
+
+    def _of(self, columns: np.ndarray) -> Any:
+        """These columns as float64."""
+        if self._chosen is None or not np.array_equal(self._chosen.columns, columns):
+            columns = np.array(columns, dtype=np.intp)
+            X = _wide(self.X[:, columns], None if self.shift is None else self.shift[columns])
+            self._chosen = Chosen(columns, X, len(np.unique(columns)) == len(columns))
+        return self._chosen.X
 
     def squares(self, weight: Array) -> Array:
-        values = _wide(self.X, self.shift).data
-        return self._sums(np.repeat(weight, np.diff(self.X.indptr)) * values * values)
+        X = _wide(self.X, self.shift)
+        return _like(X, X.data * X.data).T @ weight  # type: ignore[no-any-return]
 
     def extent(self) -> Extent:
         low, high = np.full(self.shape[1], np.inf), np.full(self.shape[1], -np.inf)
@@ -130,6 +164,11 @@ def _wide(X: Any, shift: Array | None) -> Any:
     values = X.data.astype(np.float64)
     if shift is not None:
         values -= shift[X.indices]
+    return _like(X, values)
+
+
+def _like(X: Any, values: Array) -> Any:
+    """Other values in the places of X's."""
     return csr_array((values, X.indices, X.indptr), shape=X.shape)
 
 
@@ -137,7 +176,7 @@ def _gram(X: Any, weight: Array) -> Array:
     """Xᵀ diag(weight) X by a sparse product, or densified where rows are so full that this is cheaper."""
     n, d = X.shape
     lengths, root = np.diff(X.indptr), np.sqrt(weight)
-    S = csr_array((X.data * np.repeat(root, lengths), X.indices, X.indptr), shape=X.shape)
+    S = _like(X, X.data * np.repeat(root, lengths))
     if PAIR * float((lengths.astype(np.float64) ** 2).sum()) <= n * float(d) ** 2:
         return (S.T.tocsr() @ S).toarray()  # type: ignore[no-any-return]
     return _densified(S)

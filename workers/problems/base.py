@@ -29,7 +29,7 @@ CAPABILITIES = {
     "θ = ℓ' + ℓ''xᵀstep, or with the curvatures ``kept`` for ℓ'' (if `bending`); "
     "any c ≥ ℓ*(θ) will do in its place, the same for every move",
     "sample": "sample(data, every) -> data of one row in so many, the same at every call",
-    "dual": "dual(data, z, step) -> Xᵀθ, (p,), the gradient at z plus the Hessian times step",
+    "dual": "dual(data, z, step, kept=None) -> Xᵀθ, (p,), for fenchel's θ: the gradient plus the Hessian times step",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",
     "without": "without(data, z, step, small) -> data less the rows that step moves far, or whose loss is small",
     "reach": "reach(data) -> (p,) largest |X_jk| of each column",

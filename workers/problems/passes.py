@@ -17,6 +17,7 @@ from paramserver.workers.design import Design
 from paramserver.workers.problems.base import Evaluation, Problem
 from paramserver.workers.problems.units import Units
 
+PIECE = 4096  #: rows whose losses are made at once
 LARGEST = 1e200  #: losses beyond count as infinite: products with their derivatives would overflow
 
 
@@ -158,6 +159,18 @@ class Passes(Problem):
         return margins if data.offset is None else margins + data.offset[rows]
 
     def _weighed(self, data: Data, rows: slice, margins: Array) -> Rows:
+        """`rows` of these rows, times their weights, a few at a time: what they need stays in the cache."""
+        n, start = len(margins), rows.start or 0
+        if n <= PIECE:
+            return self._some(data, rows, margins)
+        out = Rows(np.empty(n), np.empty_like(margins), np.empty_like(margins))
+        for a in range(0, n, PIECE):
+            piece = slice(a, min(a + PIECE, n))
+            at = self._some(data, slice(start + piece.start, start + piece.stop), margins[piece])
+            out.loss[piece], out.first[piece], out.second[piece] = at
+        return out
+
+    def _some(self, data: Data, rows: slice, margins: Array) -> Rows:
         """`rows` of these rows, times their weights; margins that no weight counts may overflow."""
         with np.errstate(over="ignore"):
             at = self.rows(margins, data.y[rows])
@@ -176,7 +189,10 @@ class Passes(Problem):
         return out
 
     def margins(self, data: Data, z: Array) -> Array:
-        """Xw + b + offset, (n,) or (n, K)."""
+        """Xw + b + offset, (n,) or (n, K); those in ``data.memo``, where they are of this z."""
+        at, known = data.memo.get("margins", (None, None))
+        if known is not None and np.array_equal(at, z):
+            return known  # type: ignore[no-any-return]
         return self._offset(data, self.linear(data, z))
 
     def evaluate(self, data: Data, z: Array) -> Evaluation:
@@ -216,25 +232,35 @@ class Passes(Problem):
     def hessian_of(self, data: Data, curvature: Array, coordinates: np.ndarray) -> Array:
         """`hessian` of these coordinates of z alone, (k, k); nothing of size (p, p) is made."""
         X, coordinates = self.design(data), np.asarray(coordinates, dtype=np.intp)
-        slopes = coordinates < X.shape[1]
-        block = self._block_of(X, coordinates[slopes], curvature)
-        if slopes.all():
-            return block[: len(slopes), : len(slopes)]
-        at = np.where(slopes, np.cumsum(slopes) - 1, len(block) - 1)
-        out: Array = block[np.ix_(at, at)]
-        return out
+        slopes = np.flatnonzero(coordinates < X.shape[1])
+        block = self._block_of(X, coordinates[slopes], curvature, slopes)
+        return block[: len(coordinates), : len(coordinates)]
 
-    def _block_of(self, X: Design, columns: np.ndarray, weight: Array) -> Array:
+    def _block_of(self, X: Design, columns: np.ndarray, weight: Array, places: np.ndarray | None = None) -> Array:
         """`_bordered` of these columns."""
-        return self._bordered(X.gram_of(columns, weight), X.sums(weight)[columns], float(weight.sum()), columns)
+        return self._bordered(*X.gram_and_sums_of(columns, weight), float(weight.sum()), columns, places)
 
-    def _bordered(self, H: Array, edge: Array, corner: float, columns: Any = slice(None)) -> Array:
-        """A Hessian block in the units of z, with the intercept's row and column where there is one."""
+    def _bordered(
+        self, H: Array, edge: Array, corner: float, columns: Any = slice(None), places: np.ndarray | None = None
+    ) -> Array:
+        """A Hessian block in the units of z, with the intercept's row and column where there is one.
+
+        The columns are at ``places``, or first; the intercept is where there is none.
+        """
         if self.units is not None:
             scale = self.units.scale[columns]
             H = H / scale / scale[:, None]
             edge = edge / scale
-        return np.block([[H, edge[:, None]], [edge, np.array([[corner]])]]) if self.fit_intercept else H
+        if not self.fit_intercept:
+            return H
+        k = len(edge)
+        on = np.arange(k) if places is None else places
+        off = np.setdiff1d(np.arange(k + 1), on)
+        out = np.empty((k + 1, k + 1))
+        out[np.ix_(on, on)] = H
+        out[off, on] = out[on, off] = edge
+        out[off, off] = corner
+        return out
 
     def hessian_diagonal(self, data: Data, curvature: Array) -> Array:
         """diag(XᵀDX), (p,)."""
@@ -266,17 +292,14 @@ class Passes(Problem):
         loss = self._weighed(data, slice(None), at + moved).loss.sum()
         return np.inf if np.isnan(total) else total, float(loss)
 
-    def dual(self, data: Data, z: Array, step: Array) -> Array:
+    def dual(self, data: Data, z: Array, step: Array, kept: Array | None = None) -> Array:
         """Xᵀθ, (p,), for `fenchel`'s θ, the weights counted."""
-        W, b = self._plain(z)
-        W_step, b_step = self._plain(step)
-        out, free = np.zeros_like(W), np.zeros(W.shape[1:])
+        at = self._weighed(data, slice(None), self.margins(data, z))
+        theta = at.first + self._bent(at.second if kept is None else kept, self.linear(data, step))
+        out = np.zeros_like(self._plain(z)[0])
         for rows, X in self.design(data).blocks():
-            at = self._weighed(data, rows, self._offset(data, X.dot(W) + b, rows))
-            theta = at.first + self._bent(at.second, X.dot(W_step) + b_step)
-            out += X.tdot(theta)
-            free = free + theta.sum(axis=0)
-        return self._flat(out, free)
+            out += X.tdot(theta[rows])
+        return self._flat(out, theta.sum(axis=0))
 
     @staticmethod
     def _bent(curvature: Array, delta: Array) -> Array:
