@@ -47,7 +47,7 @@ class Runner:
 
     def call(self, method: str, value: Any) -> Any:
         """A call to the server; the limit is this thread's, and holds even if the event loop is gone."""
-        coroutine = self.handle.packed(self.worker.rpc, method, value)
+        coroutine = self.handle.packed(self.worker, method, value)
         future = asyncio.run_coroutine_threadsafe(coroutine, self.worker.loop.asyncio_loop)
         try:
             return future.result(CALL_LIMIT)

@@ -21,7 +21,7 @@ from paramserver.messages import Array, Assignment, Failure, Push, Reply, Reques
 from paramserver.profile import Profile
 from paramserver.server import reading
 from paramserver.server.core import Core
-from paramserver.server.handle import pack, unpack
+from paramserver.server.handle import open_door, pack, unpack
 from paramserver.views import ChunkValue, History, Params, Status
 
 logger = logging.getLogger("paramserver")
@@ -49,6 +49,7 @@ class Server:
         self._keys: dict[int, tuple[Any, ...]] = dict(enumerate(keys))
         self._roster = self._crossed = 0  #: how often chunks came or went; how many that left were crossed off
         self._worker = get_worker()
+        open_door(self._worker)
         self.run_id, self.epoch = run_id, epoch
         self.core = Core(spec, epoch, time.monotonic())
         self.core.memory_limit = self._worker.memory_manager.memory_limit

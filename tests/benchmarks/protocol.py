@@ -54,16 +54,20 @@ def _exchanges(handle: tuple, bare: object, d: int, rounds: int, calls: int) -> 
     runner = Runner(worker, Handle(*handle), 99)
     rng = np.random.default_rng(0)
     g = rng.standard_normal(d + 1)
-    push, held, out = None, frozenset(range(16)), []
+    survey = Uncertified().survey(Uncertified().prepare(*logistic_data(1000, d)))
+    push, have, z, out = None, None, None, []
+    runner.call("exchange", Request("bench", 1, runner.name, None, None, frozenset(range(16))))
 
     def exchange() -> None:
-        nonlocal push
-        reply = runner.call("exchange", Request("bench", 1, runner.name, push, None, held))
+        nonlocal push, have, z
+        reply = runner.call("exchange", Request("bench", 1, runner.name, push, have, None))
         assert isinstance(reply, Assignment), reply
+        if reply.z is not None:
+            have, z = reply.version, reply.z
         if reply.task.value == "survey":
-            payload = {"survey": np.array([1000.0, d + 1, 1000.0, 400.0, 600.0, 0.0])}
+            payload = {"survey": survey}
         else:
-            payload = {"x": reply.z, "f": np.float64(1.0), "g": g}
+            payload = {"x": z, "f": np.float64(1.0), "g": g}
             if reply.whole:
                 payload["H"] = np.eye(d + 1)
         base = None if reply.whole else reply.seq - 1
