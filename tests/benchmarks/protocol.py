@@ -56,11 +56,11 @@ def _exchanges(handle: tuple, bare: object, d: int, rounds: int, calls: int) -> 
     g = rng.standard_normal(d + 1)
     survey = Uncertified().survey(Uncertified().prepare(*logistic_data(1000, d)))
     push, have, z, out = None, None, None, []
-    runner.call("exchange", Request("bench", 1, runner.name, None, None, frozenset(range(16))))
 
     def exchange() -> None:
         nonlocal push, have, z
-        reply = runner.call("exchange", Request("bench", 1, runner.name, push, have, None))
+        held = frozenset(range(16)) if push is None else None
+        reply = runner.call("exchange", Request("bench", 1, runner.name, push, have, held))
         assert isinstance(reply, Assignment), reply
         if reply.z is not None:
             have, z = reply.version, reply.z
@@ -88,7 +88,7 @@ def _exchanges(handle: tuple, bare: object, d: int, rounds: int, calls: int) -> 
 
 
 def exchange(d: int = 100, rounds: int = 15, calls: int = 200) -> None:
-    """One exchange against a bare actor call, both from a task on the other worker."""
+    """One exchange against a bare actor call, both from a task on the other worker; then from one beside the server."""
     with local() as client:
         here, there = list(client.scheduler_info()["workers"])
         bare = client.submit(Bare, actor=True, workers=[here]).result()
@@ -99,13 +99,15 @@ def exchange(d: int = 100, rounds: int = 15, calls: int = 200) -> None:
             server = client.submit(Server, blob, "bench", 1, actor=True, workers=[here], key=key)
             server.result()
             handle = (key, here, "bench", 1)
-            pairs = client.submit(_exchanges, handle, bare, d, rounds, calls, workers=[there], pure=False).result()
-            ratios = sorted(b / a for a, b in pairs)
-            print(
-                f"one exchange at d = {d}, {what}: median {median([b for _, b in pairs]) * 1e3:.2f} ms, bare actor "
-                f"call {median([a for a, _ in pairs]) * 1e3:.2f} ms, ratio {median(ratios):.2f} "
-                f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} paired rounds of {calls})"
-            )
+            for where, place in (("", there), (", beside the server", here)):
+                sent = (handle, bare, d, rounds, calls)
+                pairs = client.submit(_exchanges, *sent, workers=[place], pure=False).result()
+                ratios = sorted(b / a for a, b in pairs)
+                print(
+                    f"one exchange at d = {d}, {what}{where}: median {median([b for _, b in pairs]) * 1e3:.2f} ms, "
+                    f"bare actor call {median([a for a, _ in pairs]) * 1e3:.2f} ms, ratio {median(ratios):.2f} "
+                    f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} paired rounds of {calls})"
+                )
 
 
 def readers(rounds: int = 12, seconds: float = 2.0, rate: float = 20.0) -> None:
