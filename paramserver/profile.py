@@ -21,7 +21,7 @@ class WorkerTime:
     seconds : float
         The sum of the columns: compute, load, exchange, server, idle and under_way.
     steps, by_task : dict
-        Steps done and their seconds by task, chunk ready: "survey", "solve", "solve + Hessian", "verify" …
+        Steps done and their seconds by task, chunk ready: "survey", "solve", "solve + Hessian", "solve on a sample" …
     load : float
         Before a step could begin: which chunks are here, their parts fetched, checked and prepared.
     exchange : float

@@ -60,7 +60,11 @@ class Timesheet:
 
     @staticmethod
     def _stepped(runner: _Runner, push: Push) -> float:
-        task = f"{push.task.value} + Hessian" if "H" in push.payload else push.task.value
+        task = push.task.value
+        if push.payload.get("every", 1) > 1:
+            task += " on a sample"
+        elif "H" in push.payload:
+            task += " + Hessian"
         runner.spent["load"] += push.loading
         if push.trouble != "busy":
             runner.steps[task] += 1

@@ -10,7 +10,6 @@ import threading
 import time
 
 import cloudpickle
-import numpy as np
 from common import Endless, Still, Uncertified, local, logistic_data, median, on_cluster, until
 from distributed import Client, get_worker
 
@@ -20,6 +19,7 @@ from paramserver.server.actor import Server
 from paramserver.server.handle import Handle
 from paramserver.server.spec import RunSpec
 from paramserver.workers.runner import Runner
+from paramserver.workers.tasks import answer
 
 
 def launch(rounds: int = 20) -> None:
@@ -48,42 +48,36 @@ class Bare:
         """Answer."""
 
 
-def _exchanges(handle: tuple, bare: object, d: int, rounds: int, calls: int) -> list[tuple[float, float]]:
-    """On another worker: (bare call, exchange) median seconds, round by round in turn."""
-    worker = get_worker()
-    runner = Runner(worker, Handle(*handle), 99)
-    rng = np.random.default_rng(0)
-    g = rng.standard_normal(d + 1)
-    survey = Uncertified().survey(Uncertified().prepare(*logistic_data(1000, d)))
-    push, have, z, out = None, None, None, []
+def _exchanges(handle: tuple, bare: object, rule: Endless, d: int, rounds: int, calls: int) -> list:
+    """Median seconds of (a bare call, an exchange), round by round; the steps between are real, and not timed."""
+    runner, problem = Runner(get_worker(), Handle(*handle), 99), Uncertified()
+    data = problem.prepare(*logistic_data(4 * d, d))
+    push, have, out = None, None, []
 
-    def exchange() -> None:
-        nonlocal push, have, z
-        held = frozenset(range(16)) if push is None else None
-        reply = runner.call("exchange", Request("bench", 1, runner.name, push, have, held))
+    def exchange() -> float:
+        nonlocal push, have
+        held, version = (frozenset(range(16)) if push is None else None), have and have[0]
+        began = time.perf_counter()
+        reply = runner.call("exchange", Request("bench", 1, runner.name, push, version, held))
+        seconds = time.perf_counter() - began
         assert isinstance(reply, Assignment), reply
         if reply.z is not None:
-            have, z = reply.version, reply.z
-        if reply.task.value == "survey":
-            payload = {"survey": survey}
-        else:
-            payload = {"x": z, "f": np.float64(1.0), "g": g}
-            if reply.whole:
-                payload["H"] = np.eye(d + 1)
+            have = reply.version, reply.z
+        payload = answer(rule, problem, data, reply, have and have[1])
         base = None if reply.whole else reply.seq - 1
         push = Push(reply.chunk, reply.seq, reply.task, reply.version, payload, base, 1e-3)
+        return seconds
 
-    for _ in range(50):
-        exchange()
+    def call() -> float:
+        began = time.perf_counter()
         bare.ping().result()
+        return time.perf_counter() - began
+
+    for _ in range(100):
+        exchange()
+        call()
     for _ in range(rounds):
-        times: tuple[list[float], list[float]] = ([], [])
-        for call, kept in ((lambda: bare.ping().result(), times[0]), (exchange, times[1])):
-            for _ in range(calls):
-                began = time.perf_counter()
-                call()
-                kept.append(time.perf_counter() - began)
-        out.append((median(times[0]), median(times[1])))
+        out.append((median([call() for _ in range(calls)]), median([exchange() for _ in range(calls)])))
     return out
 
 
@@ -100,7 +94,7 @@ def exchange(d: int = 100, rounds: int = 15, calls: int = 200) -> None:
             server.result()
             handle = (key, here, "bench", 1)
             for where, place in (("", there), (", beside the server", here)):
-                sent = (handle, bare, d, rounds, calls)
+                sent = (handle, bare, rule, d, rounds, calls)
                 pairs = client.submit(_exchanges, *sent, workers=[place], pure=False).result()
                 ratios = sorted(b / a for a, b in pairs)
                 print(
