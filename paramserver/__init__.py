@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from paramserver.launching import list_runs as list
     from paramserver.paths import Path, path
     from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
+    from paramserver.profile import Profile
     from paramserver.run import Run, as_completed
     from paramserver.simulator import Network, simulate
     from paramserver.summary import Summary
@@ -61,6 +62,7 @@ _HOME = {
     "Penalty": "paramserver.penalties",
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
+    "Profile": "paramserver.profile",
     "Proximal": "paramserver.workers.problems",
     "Quantile": "paramserver.workers.problems",
     "Result": "paramserver.views",
@@ -105,6 +107,7 @@ __all__ = [
     "Penalty",
     "Poisson",
     "Problem",
+    "Profile",
     "Proximal",
     "Quantile",
     "Result",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -110,6 +111,7 @@ def launch(
     ------
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
+    began = time.monotonic()
     client = client_of(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = named(consensus)
@@ -134,16 +136,17 @@ def launch(
         return replace(spec, n_chunks=len(data.keys), feature_names=data.names), data
 
     if client.asynchronous:
-        return _launch_async(client, make, runners_per_worker)  # type: ignore[return-value]
-    made = make(client.sync(prepare, client))
-    summary = client.sync(_claim, client, *made, runners_per_worker)
+        return _launch_async(client, make, runners_per_worker, began)  # type: ignore[return-value]
+    threads, checked = client.sync(prepare, client), time.monotonic() - began
+    summary = client.sync(_claim, client, *make(threads), runners_per_worker, began, checked)
     _say_if_bound(client)
-    return Run(name, client, summary)
+    return Run(name, client, summary, began)
 
 
-async def _launch_async(client: Any, make: Callable[[int], Any], runners_per_worker: int | None) -> Run:
-    spec, data = make(await prepare(client))
-    return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker))
+async def _launch_async(client: Any, make: Callable[[int], Any], runners_per_worker: int | None, began: float) -> Run:
+    threads, checked = await prepare(client), time.monotonic() - began
+    spec, data = make(threads)
+    return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker, began, checked), began)
 
 
 def fit(problem: Problem, X: Any, y: Any = None, **options: Any) -> Result:
@@ -258,9 +261,12 @@ def _say_if_bound(client: Any) -> None:
         logger.info("the run needs this process: it made the %s, whose scheduler or workers end with it", kind)
 
 
-async def _claim(client: Any, spec: RunSpec, data: chunking.Chunks, runners_per_worker: int | None) -> Any:
-    blob = cloudpickle.dumps((spec, data.keys))
+async def _claim(
+    client: Any, spec: RunSpec, data: chunking.Chunks, runners_per_worker: int | None, began: float, checked: float
+) -> Any:
+    blob, keys = cloudpickle.dumps((spec, data.keys)), cloudpickle.dumps(data.keys)
+    stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
     return await ask_supervisor(
-        client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id,
-        keys=cloudpickle.dumps(data.keys), blob=blob, runners_per_worker=runners_per_worker,
+        client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,
+        runners_per_worker=runners_per_worker, stages=stages,
     )  # fmt: skip

@@ -82,6 +82,7 @@ class Push(NamedTuple):
     seconds: float = 0.0  #: what it took the worker
     fingerprint: tuple[float, ...] | None = None  #: of the chunk's data, when they were loaded anew
     trouble: str | None = None  #: "too_far" (no finite value at this z) or "busy" (not done)
+    loading: float = 0.0  #: of the seconds, those until the chunk was ready
 
 
 class Failure(NamedTuple):
@@ -101,6 +102,8 @@ class Request(NamedTuple):
     have: Version | None  #: the version of z that the runner holds
     held: frozenset[int] | None  #: the chunks at hand on its worker, where that changed
     roster: int = 0  #: the last that it heard of
+    looking: float = 0.0  #: seconds it took to see which chunks are at hand, their small parts waited for
+    copied: tuple[int, float] = (0, 0.0)  #: chunks copied to its worker so far, and the seconds of it
 
 
 class Outcome(str, Enum):

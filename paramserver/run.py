@@ -8,11 +8,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import cloudpickle
 
 from paramserver.asking import ask_supervisor, scheduler_of
+from paramserver.ending import Ending
 from paramserver.errors import (
     CallTimeout,
     InvalidInput,
@@ -23,7 +25,7 @@ from paramserver.errors import (
 )
 from paramserver.messages import Array, Version
 from paramserver.penalties import Penalty
-from paramserver.server.actor import result_of
+from paramserver.profile import Profile
 from paramserver.server.handle import Handle
 from paramserver.views import ChunkValue, History, Params, Residuals, Result, Staleness, Status
 from paramserver.workers import at_hand
@@ -40,9 +42,11 @@ class Run:
     scheduler's port can use all of them. In an asynchronous client, ``await run`` gives the Result.
     """
 
-    def __init__(self, name: str, client: Any, summary: dict[str, Any]) -> None:
+    def __init__(self, name: str, client: Any, summary: dict[str, Any], launched: float | None = None) -> None:
         self.name, self.client = name, client
         self._summary = summary
+        self._launched = launched  #: when, by this process's clock, if it was launched here
+        self._mine: dict[str, float] = {}  #: stages reached here, seconds after that
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r}: {self._summary['state']}>"
@@ -72,9 +76,10 @@ class Run:
             return None
         raise ServerGone(f"the server of run {self.name!r} does not answer at {summary['handle'][1]}")
 
-    async def _outcome(self) -> tuple[Any, Status | None] | None:
+    async def _outcome(self) -> Ending | None:
         summary = self._summary if self._summary["outcome"] else await self._find()
-        return pickle.loads(summary["outcome"]) if summary["outcome"] else None
+        out: Ending | None = pickle.loads(summary["outcome"]) if summary["outcome"] else None
+        return out
 
     def _changed(self, summary: dict[str, Any]) -> None:
         """Take what the supervisor said, if it is of this run and not of a later one of its name."""
@@ -107,7 +112,7 @@ class Run:
             raise RunFailed(
                 f"run {self.name!r} has no parameters yet: its data are not read ({self._summary['state']})"
             )
-        result = result_of(outcome)  # type: ignore[arg-type]
+        result = outcome.result()
         age = max(time.time() - self._summary["created"] - result.seconds, 0.0)
         exact = result.certificate in ("duality gap", "first-order")
         return Params(result.version, age, result.z, result.coef_, result.intercept_, result.feature_names, exact)
@@ -122,8 +127,8 @@ class Run:
         if live is not None:
             return live  # type: ignore[no-any-return]
         outcome = await self._outcome()
-        if outcome is not None and outcome[1] is not None:
-            return outcome[1]
+        if outcome is not None and outcome.status is not None:
+            return outcome.status
         return self._waiting(outcome)
 
     def _waiting(self, outcome: Any) -> Status:
@@ -188,6 +193,23 @@ class Run:
             return live  # type: ignore[no-any-return]
         return (await self._result(POLL)).history
 
+    def profile(self) -> Profile:
+        """Where the run's time went so far, or in all: ``print(run.profile())`` shows a table."""
+        out: Profile = self._sync(self._profile)
+        return out
+
+    async def _profile(self) -> Profile:
+        live = await self._call("profile")
+        outcome = None if live is not None else await self._outcome()
+        found = live if outcome is None else outcome.profile
+        if found is None:  # no server yet, or none any more
+            found = Profile(self.name, self._summary["state"], 0.0, {})
+        return self._whole(found)
+
+    def _whole(self, profile: Profile) -> Profile:
+        """From the call of `launch`, as the supervisor and this client saw it."""
+        return profile.from_launch({**self._summary["stages"], **self._mine})
+
     # -- the end ---------------------------------------------------------------------------------
 
     def done(self) -> bool:
@@ -215,7 +237,10 @@ class Run:
                 raise CallTimeout(f"run {self.name!r} is not over after {timeout:g} s; it goes on")
         outcome = await self._outcome()
         assert outcome is not None
-        return result_of(outcome)  # type: ignore[arg-type]
+        result = outcome.result()
+        if self._launched is not None:
+            self._mine.setdefault("result in hand", time.monotonic() - self._launched)
+        return result if result.profile is None else replace(result, profile=self._whole(result.profile))
 
     async def _over_within(self, seconds: float) -> bool:
         """Whether the run is over, as soon as it is or after so many seconds."""

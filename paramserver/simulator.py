@@ -63,7 +63,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Simulation:
-    """How a simulated run went: the result, its virtual time, and where the time was spent."""
+    """How a simulated run went: the result, its virtual time, and where the time was spent (`Result.profile` too)."""
 
     result: Result
     time: float
@@ -144,15 +144,16 @@ class _World:
 
     # -- events ----------------------------------------------------------------------------------
 
-    def on_ask(self, worker: int, life: int) -> None:
+    def on_ask(self, worker: int, life: int, push: Push | None = None) -> None:
         if life == self.life[worker]:
+            self.core.timesheet.came(f"w{worker}#0", push, self.now)
             self.parked.append(worker)
 
     def on_push(self, worker: int, life: int, push: Push, answered: bool) -> None:
         """A message under way arrives even if its sender has died since."""
         self.core.deliver(push, self.now)
         if answered:
-            self.on_ask(worker, life)
+            self.on_ask(worker, life, push)
 
     def on_fetched(self, worker: int, life: int, chunk: int) -> None:
         if life == self.life[worker]:
@@ -162,6 +163,7 @@ class _World:
     def on_death(self, worker: int, back: float) -> None:
         self.life[worker] += 1
         self.core.dispatch.gone(f"w{worker}")
+        self.core.timesheet.gone(f"w{worker}", self.now)
         if worker in self.parked:
             self.parked.remove(worker)
         if np.isfinite(back):
@@ -191,6 +193,7 @@ class _World:
         if isinstance(reply, Wait):
             self.parked.append(worker)
         elif isinstance(reply, Assignment):
+            self.core.timesheet.answered(f"w{worker}#0", reply, self.now)
             self._work(worker, reply, z)
 
     def _work(self, worker: int, work: Assignment, z: Array | None) -> None:
@@ -287,6 +290,7 @@ def simulate(
     world.at(1.0, "tick", 1.0)
     world.run(limit)
     core = world.core
+    core.timesheet.unit = "passes"
     if core.error is not None:
         raise core.error
     out = reading.result(core)

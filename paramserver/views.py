@@ -11,6 +11,7 @@ from paramserver.messages import Array, Version
 
 if TYPE_CHECKING:
     from paramserver.inference import Inference
+    from paramserver.profile import Profile
     from paramserver.summary import Summary
 
 
@@ -174,6 +175,8 @@ class Result:
         √(2·gap_absolute), a bound of the error in standard errors.
     inference : Inference or None
         What `summary` is made of; ``no_inference`` says why there is none.
+    profile : Profile or None
+        Where the time went.
     """
 
     z: Array
@@ -202,6 +205,7 @@ class Result:
     pushes_per_chunk: dict[int, int] = field(default_factory=dict)
     inference: Inference | None = field(default=None, repr=False)
     no_inference: str = ""
+    profile: Profile | None = field(default=None, repr=False)
 
     def named(self) -> dict[str, float]:
         """Coefficients by feature name (``x0``, ``x1`` … where the data have none); "name[k]" for class k of K."""

@@ -50,6 +50,7 @@ class ChunkCache:
     def __init__(self, worker: Any, problem: Problem, keys: Mapping[int, tuple[Any, ...]], roster: int = 0) -> None:
         self.worker, self.problem, self.keys, self.roster = worker, problem, keys, roster
         self._copies: dict[Any, Any] = {}
+        self.copied = (0, 0.0)  #: chunks copied so far, and the seconds of it
         self._loaded: dict[int, Loaded] = {}
         self._lock = threading.Lock()
         self._fetching = False
@@ -164,6 +165,7 @@ class ChunkCache:
         return asyncio.run_coroutine_threadsafe(self._fetch(chunks), self.worker.loop.asyncio_loop)
 
     async def _fetch(self, chunks: tuple[int, ...]) -> None:
+        began = time.monotonic()
         try:
             data = self.worker.data
             keys = {key for i in chunks for key in self.keys.get(i, ()) if key is not None and key not in data}
@@ -172,6 +174,8 @@ class ChunkCache:
             gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)
             self._copies.update(gathered[0])
             self._scanned = -np.inf
+            count, seconds = self.copied
+            self.copied = count + len(chunks), seconds + time.monotonic() - began
         except (OSError, asyncio.TimeoutError, RuntimeError):
             pass  # its holder is slow, stopped or gone: the server asks again while the chunk waits
         finally:

@@ -47,7 +47,7 @@ class Runner:
 
     def call(self, method: str, value: Any) -> Any:
         """A call to the server; the limit is this thread's, and holds even if the event loop is gone."""
-        coroutine = self.handle.packed(self.worker.rpc, method, value)
+        coroutine = self.handle.packed(self.worker, method, value)
         future = asyncio.run_coroutine_threadsafe(coroutine, self.worker.loop.asyncio_loop)
         try:
             return future.result(CALL_LIMIT)
@@ -89,11 +89,13 @@ class Runner:
             cache.renew(keys, roster)
 
     def _exchange(self, push: Push | Failure | None, cache: ChunkCache) -> Reply:
+        began = time.monotonic()
         held = cache.held()
+        looking = time.monotonic() - began
         news = held if held != self.told else None
         have = None if self.have is None else self.have[0]
         handle = self.handle
-        request = Request(handle.run_id, handle.epoch, self.name, push, have, news, cache.roster)
+        request = Request(handle.run_id, handle.epoch, self.name, push, have, news, cache.roster, looking, cache.copied)
         reply: Reply = self.call("exchange", request)
         self.told = held
         return reply
@@ -106,8 +108,9 @@ class Runner:
         head = (work.chunk, work.seq, work.task, work.version)
         try:
             loaded = cache.load(work.chunk)
+            loading = time.monotonic() - began
             if loaded is None:
-                return Push(*head, {}, trouble="busy")
+                return Push(*head, {}, seconds=loading, trouble="busy", loading=loading)
             # A survey is as launched: bound to what the first chunks told, a problem knows no other classes.
             asked = cache.problem if work.task is Task.SURVEY else problem
             payload = answer(rule, asked, loaded.data, work, z)
@@ -120,4 +123,4 @@ class Runner:
         base = None if work.whole else work.seq - 1
         seconds = time.monotonic() - began
         trouble = "too_far" if payload is None else None
-        return Push(*head, payload or {}, base, seconds, loaded.fingerprint, trouble)
+        return Push(*head, payload or {}, base, seconds, loaded.fingerprint, trouble, loading)

@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
     parser.add_argument("--keep", action="store_true", help="keep the run, and a LocalCluster, up until Ctrl-C")
     parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
+    parser.add_argument("--profile", action="store_true", help="end with a table of where the time went")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.set_defaults(run=run)
 
@@ -73,11 +74,14 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             if args.keep:
                 _wait_for_interrupt(fit)
-            print_json({**result_dict(result), "seconds_total": seconds})
+            profile = {"profile": fit.profile().as_dict()} if args.profile else {}
+            print_json({**result_dict(result), "seconds_total": seconds, **profile})
         else:
             _report(result, seconds)
             if args.summary:
                 print(f"\n{result.summary()}")
+            if args.profile:
+                print(f"\n{fit.profile()}")
             if args.keep:
                 _wait_for_interrupt(fit)
     return 0

@@ -15,18 +15,21 @@ from typing import Any, NamedTuple
 import cloudpickle
 from distributed import get_worker
 
+from paramserver.ending import Ending
 from paramserver.errors import InvalidInput, RunFailed, ServerGone, StepFailed
 from paramserver.messages import Array, Assignment, Failure, Push, Reply, Request, Stop, Version, Wait
+from paramserver.profile import Profile
 from paramserver.server import reading
 from paramserver.server.core import Core
-from paramserver.server.handle import pack, unpack
-from paramserver.views import ChunkValue, History, Params, Result, Status
+from paramserver.server.handle import open_door, pack, unpack
+from paramserver.views import ChunkValue, History, Params, Status
 
 logger = logging.getLogger("paramserver")
 
 TICK = 0.25  #: seconds between looks at limits and parked runners
 HOLD = 0.5  #: seconds a runner without work is kept waiting for some
 HEAVY = 0.003  #: a core step that took longer than this runs in a thread
+STEPS = {"surveying": "null model", "running": "z", "verifying": "certificate"}  #: a core step's name by its state
 
 
 class _Call(NamedTuple):
@@ -46,6 +49,7 @@ class Server:
         self._keys: dict[int, tuple[Any, ...]] = dict(enumerate(keys))
         self._roster = self._crossed = 0  #: how often chunks came or went; how many that left were crossed off
         self._worker = get_worker()
+        open_door(self._worker)
         self.run_id, self.epoch = run_id, epoch
         self.core = Core(spec, epoch, time.monotonic())
         self.core.memory_limit = self._worker.memory_manager.memory_limit
@@ -72,10 +76,16 @@ class Server:
 
     async def exchange(self, packed: Any) -> Any:
         """One step of a runner: its push in (a `Request`), its next assignment out (a `Reply`)."""
-        reply = await self._exchange(unpack(packed))
+        began = time.monotonic()
+        request = unpack(packed)
+        self._spent("messages", began)
+        reply = await self._exchange(request)
+        began = time.monotonic()
         if isinstance(reply, Assignment) and reply.setup is not None:
             reply = reply._replace(setup=cloudpickle.dumps(reply.setup))  # a user's class may be of a notebook
-        return pack(reply)
+        out = pack(reply)
+        self._spent("messages", began)
+        return out
 
     async def _exchange(self, request: Request) -> Reply:
         runner = request.runner
@@ -84,8 +94,12 @@ class Server:
         lock = self._wake()
         now = time.monotonic()
         self._runners[runner] = now
+        sheet = self.core.timesheet
+        sheet.came(runner, request.push, now, request.looking)
         if request.held is not None:
-            self.core.dispatch.holds(runner.rpartition("#")[0], request.held)
+            worker = runner.rpartition("#")[0]
+            self.core.dispatch.holds(worker, request.held)
+            sheet.copied(worker, request.copied)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         call = _Call(runner, request.push, request.have, request.roster, now, answer)
         self._inbox.append(call)
@@ -115,9 +129,9 @@ class Server:
         self._absorb()
         while self.core.due:
             if self._last > HEAVY:
-                began = time.monotonic()
+                began, state = time.monotonic(), self.core.state
                 await asyncio.to_thread(self.core.refresh, began)
-                self._took(began)
+                self._took(began, state)
             else:
                 self._refresh_here()
         self._settle()
@@ -131,7 +145,7 @@ class Server:
 
     def _absorb(self) -> None:
         calls, self._inbox = self._inbox, []
-        now = time.monotonic()
+        now = began = time.monotonic()
         for call in calls:
             if call.push is not None:
                 self.core.deliver(call.push, now)
@@ -139,14 +153,20 @@ class Server:
             if old is not None and not old.answer.done():
                 old.answer.set_result(Wait())
             self._parked[call.runner] = call
+        self._spent("pushes", began)
 
     def _refresh_here(self) -> None:
-        began = time.monotonic()
+        began, state = time.monotonic(), self.core.state
         self.core.refresh(began)
-        self._took(began)
+        self._took(began, state)
 
-    def _took(self, began: float) -> None:
-        self._last += 0.3 * (time.monotonic() - began - self._last)
+    def _took(self, began: float, state: str) -> None:
+        self._last += 0.3 * (self._spent(STEPS[state], began) - self._last)
+
+    def _spent(self, what: str, began: float) -> float:
+        seconds = time.monotonic() - began
+        self.core.timesheet.at(what, seconds)
+        return seconds
 
     def _settle(self) -> None:
         self._cross_off()
@@ -156,7 +176,7 @@ class Server:
             self._telling = asyncio.create_task(self._announce())
 
     def _answer(self) -> None:
-        now = time.monotonic()
+        now = began = time.monotonic()
         for runner, call in list(self._parked.items()):
             reply = self.core.assign(runner, call.have, now)
             knows = call.roster == self._roster
@@ -165,8 +185,10 @@ class Server:
             if self._roster and not isinstance(reply, Stop):
                 reply = reply._replace(roster=self._roster)
             del self._parked[runner]
+            self.core.timesheet.answered(runner, reply, time.monotonic())
             if not call.answer.done():
                 call.answer.set_result(reply)
+        self._spent("answers", began)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -214,7 +236,7 @@ class Server:
                 logger.warning("paramserver: cannot reach the scheduler to report the end of %s", self.run_id)
 
     def outcome(self) -> dict[str, Any]:
-        """State, reason and the pickled Result or error of a run that is over."""
+        """State, reason and the pickled `Ending` of a run that is over."""
         core = self.core
         value: Any = core.error if core.state == "failed" else reading.result(core)
         if value is None:
@@ -225,7 +247,7 @@ class Server:
             "turn": self._turns,
             "state": core.state,
             "reason": core.reason,
-            "outcome": cloudpickle.dumps((value, self._status())),
+            "outcome": cloudpickle.dumps(Ending(value, self._status(), reading.profile(core, time.monotonic()))),
         }
 
     # -- the supervisor --------------------------------------------------------------------------
@@ -242,6 +264,7 @@ class Server:
         """A worker left the cluster."""
         async with self._wake():
             self.core.dispatch.gone(worker)
+            self.core.timesheet.gone(worker, time.monotonic())
             for runner in [r for r in self._runners if r.rpartition("#")[0] == worker]:
                 del self._runners[runner]
                 call = self._parked.pop(runner, None)
@@ -287,6 +310,11 @@ class Server:
         """Σ y_i where the penalty acts."""
         async with self._wake():
             return reading.slope(self.core)
+
+    async def profile(self) -> Profile:
+        """Where the time went so far."""
+        async with self._wake():
+            return reading.profile(self.core, time.monotonic())
 
     async def history(self) -> History:
         """The thinned record so far."""
@@ -360,12 +388,3 @@ class Server:
             slots, self._crossed = self.core.params.slots, self.core.census.left
             self._keys = {i: keys for i, keys in self._keys.items() if not slots[i].gone}
             self._roster += 1
-
-
-def result_of(outcome: tuple[Any, Status]) -> Result:
-    """The Result of an outcome, or its error raised."""
-    value = outcome[0]
-    if isinstance(value, Exception):
-        raise value
-    assert isinstance(value, Result)
-    return value

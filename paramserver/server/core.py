@@ -23,6 +23,7 @@ from paramserver.server.parameters import Parameters
 from paramserver.server.record import Record
 from paramserver.server.spec import RunSpec
 from paramserver.server.stopping import Stopping
+from paramserver.server.timesheet import Timesheet
 from paramserver.server.verifier import Verifier
 from paramserver.views import Residuals
 
@@ -51,6 +52,7 @@ class Core(Changes):
         self.dispatch = Dispatch(self.params.slots, spec.patience)
         self.record = Record()
         self.intake = Intake(epoch, self.params, self.verifier, self.record)
+        self.timesheet = Timesheet()
         self.state, self.reason = "surveying", ""
         self.error: Exception | None = None
         self.ending = ""  #: the reason for which the last verification is under way
@@ -73,7 +75,9 @@ class Core(Changes):
             self._chunk_failed(push.chunk, push.error, now)
             return Outcome.ACCEPTED
         try:
-            return self.intake.take(push, now, self.over)
+            outcome = self.intake.take(push, now, self.over)
+            self.timesheet.pushed(push.task, outcome, now)
+            return outcome
         except RunFailed as error:
             self._chunk_failed(push.chunk, error, now)
         except Exception as error:  # a rule's absorb or adopt: the caller has other pushes to deliver
@@ -140,6 +144,7 @@ class Core(Changes):
             self.params.recount(start)
         self.stopping.scale = self.spec.scale(start.objective)
         self.state, self._looked_at = "running", -np.inf
+        self.timesheet.stages["null model"] = now
         self._log(now)
         if self.ending or again:  # models of what there was may lead anywhere: an anchor first
             self._verify(now)
@@ -330,6 +335,8 @@ class Core(Changes):
         verified = self.verifier.verified if certified else None
         if verified is not None and verified.version != self.params.version:
             verified = None  # F is infinite at today's z
+        elif verified is not None:
+            self.timesheet.stages["certificate"] = now
         self.objective = self.params.objective() if verified is None else verified.objective
         gap = np.nan if verified is None else verified.gap_absolute
         counts = (now - self.started, float(self.params.version.n), float(self.record.pushes))

@@ -6,6 +6,7 @@ import numpy as np
 
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array
+from paramserver.profile import Profile
 from paramserver.server.core import Core
 from paramserver.views import ChunkValue, Params, Result, Status
 
@@ -66,6 +67,16 @@ def status(core: Core, now: float, runners: dict[str, int], server: str) -> Stat
     )
 
 
+def profile(core: Core, now: float) -> Profile:
+    """Where the time went, since the server began."""
+    sheet, end = core.timesheet, now if core.ended_at is None else core.ended_at
+    stages = {name: at - core.started for name, at in sheet.stages.items()}
+    if core.ended_at is not None:
+        stages["end"] = end - core.started
+    workers, server = sheet.workers(end), dict(sheet.server)
+    return Profile(core.spec.name, core.state, end - core.started, stages, workers, server, sheet.unit)
+
+
 def result(core: Core) -> Result | None:
     """How the run ended; None where it ended before there was a z."""
     p, spec, verified = core.params, core.spec, core.verifier.verified
@@ -84,6 +95,7 @@ def result(core: Core) -> Result | None:
         if not spec.measured:
             gap, relative, kind = np.nan, residuals.relative, "residual"
     coef, intercept = p.problem.unpack(p.z)
+    ended = core.started if core.ended_at is None else core.ended_at
     return Result(
         z=p.problem.outward(p.z),
         coef_=coef,
@@ -100,7 +112,7 @@ def result(core: Core) -> Result | None:
         n_features=_n_features(core),
         n_chunks=sum(not slot.gone for slot in p.slots),
         version=p.version,
-        seconds=(core.started if core.ended_at is None else core.ended_at) - core.started,
+        seconds=ended - core.started,
         consensus=repr(p.rule),
         penalty=_penalty(core),
         history=core.record.history(),
@@ -110,6 +122,7 @@ def result(core: Core) -> Result | None:
         notes=tuple(core.notes),
         inference=core.inferring.found,
         no_inference=core.inferring.why_not,
+        profile=profile(core, ended),
         pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots) if not slot.gone},
     )
 

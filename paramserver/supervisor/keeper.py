@@ -13,6 +13,7 @@ import cloudpickle
 from distributed import Client, Future
 from distributed.security import Security
 
+from paramserver.ending import Ending
 from paramserver.errors import CallTimeout, ChunkLost, InvalidInput, ParamServerError, RunFailed, ServerLost, StepFailed
 from paramserver.server.actor import Server
 from paramserver.server.handle import Handle
@@ -66,6 +67,7 @@ class Keeper:
         """Hold the run's keys; their graph may still be under way on the client's stream."""
         await self._hold(record, _data(record.keys.values()))
         record.held = True
+        record.reached("data held")
 
     async def _hold(self, record: RunRecord, keys: set[Any]) -> None:
         limit = time.monotonic() + KEYS_LIMIT
@@ -163,6 +165,7 @@ class Keeper:
             record.handle = Handle(key, worker.address, record.run_id, record.epoch)
             record.heard = time.monotonic()
             record.state = "live"
+            record.reached("server up")
             await self.start_runners(record)
         except Exception as error:
             if record.live:
@@ -260,8 +263,9 @@ class Keeper:
     def end(self, record: RunRecord, state: str, reason: str, error: Exception | None = None) -> None:
         """Record first, then let go."""
         if error is not None:
-            record.outcome = cloudpickle.dumps((error, None))
+            record.outcome = cloudpickle.dumps(Ending(error))
         record.state, record.reason, record.ended = state, reason, time.monotonic()
+        record.reached("end known")
         record.over.set()
         self.spawn(self._dismiss(record))
         self.on_end(record)

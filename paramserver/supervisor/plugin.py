@@ -69,14 +69,25 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             return {"status": "error", "exception": pickle.dumps(error)}
 
     async def claim(
-        self, name: str, run_id: str, keys: bytes, blob: bytes, runners_per_worker: int | None
+        self,
+        name: str,
+        run_id: str,
+        keys: bytes,
+        blob: bytes,
+        runners_per_worker: int | None,
+        stages: dict[str, float],
     ) -> dict[str, Any]:
-        """Take the name at once, then the data; answers when every key is there and held."""
+        """Take the name at once, then the data; answers when every key is there and held.
+
+        ``stages``: what the launch has done so far, in seconds since it was called; the last is this claim.
+        """
         old = self.runs.get(name)
         if old is not None and old.live:
             raise NameTaken(f"a run named {name!r} is already running: stop it, or choose another name")
         chunks = dict(enumerate(pickle.loads(keys)))
-        record = self.runs[name] = RunRecord(name, run_id, chunks, blob, runners_per_worker)
+        launched = time.monotonic() - max(stages.values())
+        record = RunRecord(name, run_id, chunks, blob, runners_per_worker, launched=launched, stages=dict(stages))
+        self.runs[name] = record
         try:
             await self.keeper.hold(record)
         except BaseException:
@@ -171,6 +182,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             record.outcome, record.reason = outcome, reason
             if state == "converged":
                 record.state = state
+                record.reached("end known")
                 record.over.set()
             else:
                 self.keeper.end(record, state, reason)
@@ -183,6 +195,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             record.turn = max(record.turn, turn)
             if record.state == "converged":
                 record.state, record.outcome, record.reason = "live", None, ""
+                record.stages.pop("end known", None)
                 record.over.clear()
 
     def _trim(self, record: RunRecord | None = None) -> None:

@@ -23,7 +23,7 @@ class RunRecord:
     runners_per_worker: int | None
     state: str = "waiting"  #: "waiting" for a worker, "live", "converged" (kept), "finished", "failed"
     reason: str = ""
-    outcome: bytes | None = None  #: pickled (Result or error, last Status), once over
+    outcome: bytes | None = None  #: pickled `Ending`, once over
     epoch: int = 1
     turn: int = 0  #: the server's last change that was heard of
     created: float = field(default_factory=time.time)
@@ -35,6 +35,8 @@ class RunRecord:
     runners: dict[str, list[Future]] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    launched: float = 0.0  #: when `launch` was called, by the clock here
+    stages: dict[str, float] = field(default_factory=dict)  #: what was reached, seconds after that
     heard: float = field(default_factory=time.monotonic)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -48,6 +50,10 @@ class RunRecord:
         """Has, or is about to have, a server."""
         return self.state in ("waiting", "live", "converged")
 
+    def reached(self, stage: str) -> None:
+        """Note when, for the run's profile."""
+        self.stages[stage] = time.monotonic() - self.launched
+
     def summary(self) -> dict[str, Any]:
         """What a client is told; the outcome stays pickled."""
         return {
@@ -59,4 +65,5 @@ class RunRecord:
             "outcome": self.outcome,
             "n_chunks": len(self.keys),
             "created": self.created,
+            "stages": dict(self.stages),
         }

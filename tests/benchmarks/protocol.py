@@ -10,7 +10,6 @@ import threading
 import time
 
 import cloudpickle
-import numpy as np
 from common import Endless, Still, Uncertified, local, logistic_data, median, on_cluster, until
 from distributed import Client, get_worker
 
@@ -20,6 +19,7 @@ from paramserver.server.actor import Server
 from paramserver.server.handle import Handle
 from paramserver.server.spec import RunSpec
 from paramserver.workers.runner import Runner
+from paramserver.workers.tasks import answer
 
 
 def launch(rounds: int = 20) -> None:
@@ -48,43 +48,41 @@ class Bare:
         """Answer."""
 
 
-def _exchanges(handle: tuple, bare: object, d: int, rounds: int, calls: int) -> list[tuple[float, float]]:
-    """On another worker: (bare call, exchange) median seconds, round by round in turn."""
-    worker = get_worker()
-    runner = Runner(worker, Handle(*handle), 99)
-    rng = np.random.default_rng(0)
-    g = rng.standard_normal(d + 1)
-    push, held, out = None, frozenset(range(16)), []
+def _exchanges(handle: tuple, bare: object, rule: Endless, d: int, rounds: int, calls: int) -> list:
+    """Median seconds of (a bare call, an exchange), round by round; the steps between are real, and not timed."""
+    runner, problem = Runner(get_worker(), Handle(*handle), 99), Uncertified()
+    data = problem.prepare(*logistic_data(4 * d, d))
+    push, have, out = None, None, []
 
-    def exchange() -> None:
-        nonlocal push
-        reply = runner.call("exchange", Request("bench", 1, runner.name, push, None, held))
+    def exchange() -> float:
+        nonlocal push, have
+        held, version = (frozenset(range(16)) if push is None else None), have and have[0]
+        began = time.perf_counter()
+        reply = runner.call("exchange", Request("bench", 1, runner.name, push, version, held))
+        seconds = time.perf_counter() - began
         assert isinstance(reply, Assignment), reply
-        if reply.task.value == "survey":
-            payload = {"survey": np.array([1000.0, d + 1, 1000.0, 400.0, 600.0, 0.0])}
-        else:
-            payload = {"x": reply.z, "f": np.float64(1.0), "g": g}
-            if reply.whole:
-                payload["H"] = np.eye(d + 1)
+        if reply.z is not None:
+            have = reply.version, reply.z
+        payload = answer(rule, problem, data, reply, have and have[1])
         base = None if reply.whole else reply.seq - 1
         push = Push(reply.chunk, reply.seq, reply.task, reply.version, payload, base, 1e-3)
+        return seconds
 
-    for _ in range(50):
-        exchange()
+    def call() -> float:
+        began = time.perf_counter()
         bare.ping().result()
+        return time.perf_counter() - began
+
+    for _ in range(100):
+        exchange()
+        call()
     for _ in range(rounds):
-        times: tuple[list[float], list[float]] = ([], [])
-        for call, kept in ((lambda: bare.ping().result(), times[0]), (exchange, times[1])):
-            for _ in range(calls):
-                began = time.perf_counter()
-                call()
-                kept.append(time.perf_counter() - began)
-        out.append((median(times[0]), median(times[1])))
+        out.append((median([call() for _ in range(calls)]), median([exchange() for _ in range(calls)])))
     return out
 
 
 def exchange(d: int = 100, rounds: int = 15, calls: int = 200) -> None:
-    """One exchange against a bare actor call, both from a task on the other worker."""
+    """One exchange against a bare actor call, both from a task on the other worker; then from one beside the server."""
     with local() as client:
         here, there = list(client.scheduler_info()["workers"])
         bare = client.submit(Bare, actor=True, workers=[here]).result()
@@ -95,13 +93,15 @@ def exchange(d: int = 100, rounds: int = 15, calls: int = 200) -> None:
             server = client.submit(Server, blob, "bench", 1, actor=True, workers=[here], key=key)
             server.result()
             handle = (key, here, "bench", 1)
-            pairs = client.submit(_exchanges, handle, bare, d, rounds, calls, workers=[there], pure=False).result()
-            ratios = sorted(b / a for a, b in pairs)
-            print(
-                f"one exchange at d = {d}, {what}: median {median([b for _, b in pairs]) * 1e3:.2f} ms, bare actor "
-                f"call {median([a for a, _ in pairs]) * 1e3:.2f} ms, ratio {median(ratios):.2f} "
-                f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} paired rounds of {calls})"
-            )
+            for where, place in (("", there), (", beside the server", here)):
+                sent = (handle, bare, rule, d, rounds, calls)
+                pairs = client.submit(_exchanges, *sent, workers=[place], pure=False).result()
+                ratios = sorted(b / a for a, b in pairs)
+                print(
+                    f"one exchange at d = {d}, {what}{where}: median {median([b for _, b in pairs]) * 1e3:.2f} ms, "
+                    f"bare actor call {median([a for a, _ in pairs]) * 1e3:.2f} ms, ratio {median(ratios):.2f} "
+                    f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} paired rounds of {calls})"
+                )
 
 
 def readers(rounds: int = 12, seconds: float = 2.0, rate: float = 20.0) -> None:

@@ -71,8 +71,9 @@ def test_files(client: Client, csv: Any, words: list[str], penalty: Any, problem
     path, frame = csv
     address = client.scheduler.address
     of = ["--target", "late", "--scheduler", address, "--name", "files"]
-    out = cli("fit", str(path / "*.csv"), *of, "--json", *words)
+    out = cli("fit", str(path / "*.csv"), *of, "--json", "--profile", *words)
     result = json_of(out)
+    assert sum(result["profile"]["steps"].values()) >= result["n_pushes"]
     encoded = frame[list("abcd")].assign(down=frame.group == "down", up=frame.group == "up").astype(float)
     best = reference(problem, encoded.to_numpy(), frame.late.to_numpy(), penalty)
     assert (result["n_rows"], result["n_features"], result["n_chunks"]) == (3000, 6, 3)
@@ -103,8 +104,11 @@ def test_columns_beside_the_target(client: Client, tmp_path: Path, words: list[s
 
 def test_a_report_for_people(client: Client, csv: Any) -> None:
     path, _ = csv
-    out = cli("fit", str(path / "part-0.csv"), "--target", "late", "--scheduler", client.scheduler.address)
+    of = ["--target", "late", "--scheduler", client.scheduler.address]
+    out = cli("fit", str(path / "part-0.csv"), *of, "--profile")
     assert out.returncode == 0, out.stderr
+    for text in ("certificate", "result in hand", "server at work", "idle", "survey"):
+        assert text in out.stdout.partition("since its launch")[2]
     for text in ("strongest of 6 coefficients", "group=up", "F − F* ≤", "duality gap", "1,000", "converged"):
         assert text in out.stdout
     ps.forget("part-0", client=client)

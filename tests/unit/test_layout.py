@@ -14,12 +14,12 @@ import paramserver
 ROOT = Path(paramserver.__file__).parent
 #: Module (or room) → floor. A module's own entry goes before its room's.
 FLOORS = {
-    "_version": 0, "messages": 0, "errors": 0, "views": 0,
+    "_version": 0, "messages": 0, "errors": 0, "views": 0, "profile": 0, "ending": 0,
     "penalties": 1, "quadratic": 1, "identify": 1, "inference": 1, "summary": 1, "certificate": 1, "consensus": 1,
     "workers.design": 1, "workers.at_hand": 1, "workers.fingerprint": 1, "workers.problems": 1, "workers.solvers": 1,
     "server.slots": 2, "server.dispatch": 2, "server.gather": 2, "server.null": 2, "server.findings": 2,
     "server.inferring": 2, "server.stopping": 2, "server.record": 2, "server.census": 2, "server.changes": 2,
-    "server.intake": 2, "server.hessians": 2,
+    "server.intake": 2, "server.hessians": 2, "server.timesheet": 2,
     "server.least_norm": 2, "server.spec": 2, "server.parameters": 2, "server.verifier": 2, "server.core": 2,
     "server.checkpoint": 2, "server.reading": 2, "workers.tasks": 2,
     "server.actor": 3, "server.handle": 3, "simulator": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
