@@ -30,11 +30,8 @@ def part(store: Store, k: int, which: int) -> Any:
 def spread(client: Client, store: Store, which: int) -> list[Any]:
     """Futures of every chunk's X or y, in turn on each worker."""
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
-    ks = range(CHUNKS)
-    homes = [workers[k % len(workers)] for k in ks]
-    futures = [
-        client.submit(part, store, k, which, workers=[home], pure=False) for k, home in zip(ks, homes, strict=True)
-    ]
+    homes = [[workers[k % len(workers)]] for k in range(CHUNKS)]
+    futures = [client.submit(part, store, k, which, workers=home, pure=False) for k, home in enumerate(homes)]
     wait(futures)
     return futures
 
@@ -61,7 +58,7 @@ class Ours(OnCluster):
 
     def load(self, case: Case, store: Store) -> None:
         super().load(case, store)
-        X, y = store.read(mapped=True)
+        X = store.read(mapped=True).X
         if isinstance(X, np.ndarray):
             rows = [store.rows(k) for k in range(CHUNKS)]
             sizes = [s.stop - s.start for s in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from statistics import median
 
@@ -24,9 +25,9 @@ processes with one. Seconds are from data in memory (persisted on the workers) t
 and launch included, cluster start and a warm-up left out. paramserver is asked for the gap itself; of each peer's own
 tolerances the one is taken that was first there, and of ADMM, the driver loop and Ray's server the first z that was."""
 
-SHORT = """To 1e-6. "at most" is the larger of the aim times the best peer and 1.3 × the limit + 0.15 s, the limit being one float64
-Hessian pass and two gradient passes in numpy by both processes at once. Memory is the peak of all processes together
-(proportional set size), allowed are 1.5 × the data and 120 MB a process."""
+SHORT = """To 1e-6. "at most" is the larger of the aim times the best peer and 1.3 × the limit + 0.15 s, the limit being one
+float64 Hessian pass and two gradient passes in numpy by both processes at once. Memory is the peak of all processes
+together (proportional set size), allowed are 1.5 × the data and 120 MB a process."""
 
 
 def write(page: Path, rows: Rows) -> None:
@@ -47,18 +48,8 @@ def section(rows: Rows) -> str:
 def _where(rows: Rows) -> str:
     whens, loads = [row.when for row in rows.values()], [row.load for row in rows.values()]
     versions = {f"{row.peer.split()[0]} {row.version}" for row in rows.values() if row.runs and row.peer != LIMIT}
-    return f"Measured {min(whens)} to {max(whens)}, load before a case {min(loads)} to {max(loads)}: " + _wrapped(
-        versions
-    )
-
-
-def _wrapped(words: set[str], width: int = 118) -> str:
-    text, line = "", 60
-    for word in sorted(words):
-        line += len(word) + 2
-        text += f"{word}, " if line < width else f"\n{word}, "
-        line = line if line < width else len(word) + 2
-    return text.rstrip(", ") + "."
+    said = f"Measured {min(whens)} to {max(whens)}, load before a case {min(loads)} to {max(loads)}:"
+    return textwrap.fill(f"{said} {', '.join(sorted(versions))}.", 118, break_on_hyphens=False)
 
 
 def _case(case: Case, rows: Rows) -> str:
