@@ -46,6 +46,16 @@ class OnCluster(Peer):
         self.client = self._open.enter_context(local())
         self.X, self.y = spread(self.client, store, 0), spread(self.client, store, 1)
 
+    def arrays(self, store: Store) -> tuple[Any, Any]:
+        """X and y as persisted dask arrays, for data that are arrays."""
+        sizes = [store.rows(k).stop - store.rows(k).start for k in range(CHUNKS)]
+        d = store.read(mapped=True).X.shape[1]
+        X = [da.from_delayed(part, (n, d), float) for part, n in zip(self.X, sizes, strict=True)]
+        y = [da.from_delayed(part, (n,), float) for part, n in zip(self.y, sizes, strict=True)]
+        pair = self.client.persist([da.concatenate(X), da.concatenate(y)])
+        wait(pair)
+        return pair[0], pair[1]
+
     def close(self) -> None:
         self._open.close()
 
@@ -58,12 +68,8 @@ class Ours(OnCluster):
 
     def load(self, case: Case, store: Store) -> None:
         super().load(case, store)
-        X = store.read(mapped=True).X
-        if isinstance(X, np.ndarray):
-            rows = [store.rows(k) for k in range(CHUNKS)]
-            sizes = [s.stop - s.start for s in rows]
-            self.X = _array(self.client, self.X, [(n, X.shape[1]) for n in sizes])
-            self.y = _array(self.client, self.y, [(n,) for n in sizes])
+        if isinstance(store.read(mapped=True).X, np.ndarray):
+            self.X, self.y = self.arrays(store)
         self.problem = PROBLEMS[case.loss](fit_intercept=case.intercept)
         self.penalty = ps.L1(case.l1) if not case.l2 else ps.L2(case.l2) if not case.l1 else _net(case)
         rng = np.random.default_rng(0)
@@ -80,14 +86,6 @@ class Ours(OnCluster):
 
 def _net(case: Case) -> ps.ElasticNet:
     return ps.ElasticNet(case.alpha, case.l1_ratio)
-
-
-def _array(client: Client, parts: list[Any], shapes: list[tuple[int, ...]]) -> Any:
-    """Persisted parts as one persisted dask array."""
-    blocks = [da.from_delayed(part, shape, float) for part, shape in zip(parts, shapes, strict=True)]
-    whole = client.persist(da.concatenate(blocks))
-    wait(whole)
-    return whole
 
 
 class Limit(OnCluster):

@@ -1,10 +1,97 @@
-"""Gap against time, one panel a data set."""
+"""Gap against time, one panel a case: lower and further left is better."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import matplotlib
 
-def draw(file: Path, rows: dict[Any, Any]) -> None:
-    """later."""
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from .cases import CASES, Case
+from .registry import LIMIT, OURS
+from .report import Rows
+from .results import Row
+
+COLUMNS = 4
+FLOOR = 1e-12  #: what is smaller is drawn here: rounding of F is not far
+#: colour and marker; families share a colour
+LOOKS: dict[str, tuple[str, str]] = {
+    OURS: ("#d62728", "o"),
+    "scikit-learn lbfgs": ("#1f77b4", "s"),
+    "scikit-learn newton-cholesky": ("#1f77b4", "^"),
+    "scikit-learn saga": ("#1f77b4", "v"),
+    "scikit-learn liblinear": ("#1f77b4", "D"),
+    "scikit-learn lasso": ("#1f77b4", "P"),
+    "glum": ("#2ca02c", "s"),
+    "skglm": ("#ff7f0e", "s"),
+    "celer": ("#bcbd22", "s"),
+    "snapml": ("#8c564b", "s"),
+    "dask-glm admm": ("#9467bd", "s"),
+    "dask-glm lbfgs": ("#9467bd", "^"),
+    "dask-glm newton": ("#9467bd", "v"),
+    "dask-ml admm": ("#e377c2", "s"),
+    "dask-ml lbfgs": ("#e377c2", "^"),
+    "dask-ml newton": ("#e377c2", "v"),
+    "Spark MLlib": ("#17becf", "s"),
+    "2017 driver loop": ("#7f7f7f", "x"),
+    "Ray server": ("#7f7f7f", "+"),
+}
+
+
+def draw(file: Path, rows: Rows) -> None:
+    """All cases that were measured, and a legend in the last panel."""
+    cases = [case for case in CASES if case.fastest and (case.name, OURS) in rows]
+    if not cases:
+        return
+    lines = -(-(len(cases) + 1) // COLUMNS)
+    figure, axes = plt.subplots(lines, COLUMNS, figsize=(3.4 * COLUMNS, 2.7 * lines), squeeze=False, sharey=True)
+    flat = axes.ravel()
+    for panel, case in zip(flat, cases, strict=False):
+        _panel(panel, case, rows)
+    for panel in flat[len(cases) :]:
+        panel.axis("off")
+    _legend(figure, flat[len(cases)], rows)
+    figure.supylabel("true relative gap (F − F*) / F(null model)", fontsize=10)
+    figure.supxlabel("seconds from data in memory to z in hand", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _panel(panel: Any, case: Case, rows: Rows) -> None:
+    panel.set(xscale="log", yscale="log", ylim=(FLOOR / 3, 1.0))
+    panel.set_title(case.what, fontsize=9)
+    panel.tick_params(labelsize=8)
+    panel.grid(True, which="major", color="0.92", linewidth=0.7)
+    panel.axhline(1e-6, color="0.6", linewidth=0.8, linestyle=":")
+    passes = rows.get((case.name, LIMIT))
+    if passes and passes.runs:
+        panel.axvline(median(run.seconds for run in passes.runs), color="0.6", linewidth=0.8, linestyle="--")
+    for name in LOOKS:
+        row = rows.get((case.name, name))
+        if row and row.runs:
+            _line(panel, row)
+
+
+def _line(panel: Any, row: Row) -> None:
+    color, marker = LOOKS[row.peer]
+    seconds, gaps = zip(*row.curve(), strict=True)
+    many = len(seconds) > 8
+    panel.plot(
+        seconds, [max(gap, FLOOR) for gap in gaps], color=color, marker=None if many else marker, markersize=4,
+        linewidth=2.2 if row.peer == OURS else 1.1, zorder=3 if row.peer == OURS else 2,
+    )  # fmt: skip
+
+
+def _legend(figure: Any, panel: Any, rows: Rows) -> None:
+    shown = [name for name in LOOKS if any(row.peer == name and row.runs for row in rows.values())]
+    made = [
+        plt.Line2D([], [], color=LOOKS[n][0], marker=LOOKS[n][1], markersize=4, linewidth=2.2 if n == OURS else 1.1)
+        for n in shown
+    ]
+    made.append(plt.Line2D([], [], color="0.6", linewidth=0.8, linestyle="--"))
+    panel.legend(made, [*shown, "one Hessian and two gradient passes"], loc="center", fontsize=8, frameon=False)
