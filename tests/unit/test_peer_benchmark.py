@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
 from benchmarks.peers import report, results
 from benchmarks.peers.cases import CASES, Case
 from benchmarks.peers.objective import Judge, Objective
@@ -24,7 +23,9 @@ def rows_of(loss: str, n: int = 400, d: int = 6) -> tuple[np.ndarray, np.ndarray
     m = X @ np.linspace(-1.0, 1.0, d) - 0.5
     if loss == "normal":
         return X, m + rng.standard_normal(n)
-    return X, (rng.poisson(np.exp(0.3 * m)) if loss == "poisson" else rng.random(n) < 1 / (1 + np.exp(-m))).astype(float)
+    return X, (rng.poisson(np.exp(0.3 * m)) if loss == "poisson" else rng.random(n) < 1 / (1 + np.exp(-m))).astype(
+        float
+    )
 
 
 def case_of(loss: str, **changes: Any) -> Case:

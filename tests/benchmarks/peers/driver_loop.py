@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from distributed import Client, as_completed, get_worker
+from distributed import Client, as_completed
 from scipy.optimize import fmin_l_bfgs_b
 
 from .base import Point, Watch, grid
 from .cases import Case, Setting
-from .data import CHUNKS, Store
+from .data import Store
 from .objective import Array, Objective
 from .ours import OnCluster
 
@@ -37,16 +36,14 @@ class DriverLoop(OnCluster):
         return watch.points
 
 
-def drive(
-    client: Client, case: Case, chunks: Any, p: int, watch: Watch, rho: float, slow: str = "", enough: Any = None
-) -> None:
-    """Until the limit is over, or ``enough`` says so of z; the worker named ``slow`` sleeps after every step."""
+def drive(client: Client, case: Case, chunks: Any, p: int, watch: Watch, rho: float) -> None:
+    """Until the limit is over."""
     X, y = chunks
     n, z, count, turn = len(X), np.zeros(p), 0, random.Random(0)
     x, u, at = np.zeros((n, p)), np.zeros((n, p)), {}
 
     def submit(k: int) -> Any:
-        future = client.submit(local_step, case, X[k], y[k], x[k], z, u[k], rho, slow, pure=False)
+        future = client.submit(local_step, case, X[k], y[k], x[k], z, u[k], rho, pure=False)
         at[future.key] = k
         return future
 
@@ -57,7 +54,7 @@ def drive(
         share = min(1.0, (count + 1) / n)
         z = prox(case, (x + u).mean(axis=0) / share, 1.0 / (rho * n))
         watch.point(z)
-        if watch.over or (enough is not None and enough(z)):
+        if watch.over:
             break
         k = turn.randrange(n)
         u[k] += x[k] - z
@@ -66,19 +63,15 @@ def drive(
         pass
 
 
-def local_step(case: Case, X: Any, y: Array, x: Array, z: Array, u: Array, rho: float, slow: str = "") -> Array:
+def local_step(case: Case, X: Any, y: Array, x: Array, z: Array, u: Array, rho: float) -> Array:
     """argmin of the chunk's loss and ρ/2‖x − z + u‖², from x on."""
-    began = time.perf_counter()
     chunk = Objective(replace(case, l1=0.0, l2=0.0), X, y)
 
     def both(v: Array) -> tuple[float, Array]:
         far = v - z + u
         return chunk.value(v) + rho / 2 * far @ far, chunk.gradient(v) + rho * far
 
-    answer: Array = fmin_l_bfgs_b(both, x, maxiter=200, maxfun=250)[0]
-    if slow and str(get_worker().name) == slow:
-        time.sleep(5 * (time.perf_counter() - began))
-    return answer
+    return fmin_l_bfgs_b(both, x, maxiter=200, maxfun=250)[0]
 
 
 def prox(case: Case, v: Array, step: float) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +11,7 @@ from scipy.optimize import minimize
 
 from .base import Peer, Point, Watch
 from .cases import Case, Setting
-from .data import CHUNKS, Data, Store
+from .data import CHUNKS, Store
 from .driver_loop import prox
 from .objective import Array, Objective
 
@@ -19,17 +21,11 @@ class Half:
 
     def __init__(self, case: Case, store: Store, which: int) -> None:
         chunks = [store.part(k) for k in range(which, CHUNKS, 2)]
-        self.chunks = [Objective(_bare(case), *chunk) for chunk in chunks]
+        self.chunks = [Objective(replace(case, l1=0.0, l2=0.0), *chunk) for chunk in chunks]
 
     def both(self, z: Array) -> tuple[float, Array]:
         """Value and gradient of the losses."""
         return sum(c.value(z) for c in self.chunks), np.sum([c.gradient(z) for c in self.chunks], axis=0)
-
-
-def _bare(case: Case) -> Case:
-    from dataclasses import replace
-
-    return replace(case, l1=0.0, l2=0.0)
 
 
 class TooLong(Exception):
@@ -52,8 +48,7 @@ class RayServer(Peer):
         self.case, self.get = case, ray.get
         actor = ray.remote(num_cpus=1)(Half)
         self.halves = [actor.remote(case, store, which) for which in range(2)]
-        first = store.read(mapped=True)
-        self.penalty = Objective(case, Data(first.X[:1], first.y[:1]).X, first.y[:1])
+        self.penalty = Objective(case, *store.read(mapped=True))
         self.both(np.zeros(self.penalty.p), Watch(60.0))
 
     def both(self, z: Array, watch: Watch) -> tuple[float, Array]:
@@ -65,10 +60,8 @@ class RayServer(Peer):
 
     def fit(self, limit: float, **options: Any) -> list[Point]:
         watch = Watch(limit)
-        try:
+        with suppress(TooLong):
             (self._proximal if self.case.l1 else self._lbfgs)(np.zeros(self.penalty.p), watch)
-        except TooLong:
-            pass
         return watch.points
 
     def _lbfgs(self, z: Array, watch: Watch) -> None:
