@@ -22,7 +22,8 @@ from .base import Peer, Point
 from .cases import Case, Setting
 
 LOADING = 300.0  #: seconds to load the data, start a cluster, warm up
-GRACE = 10.0  #: seconds past its limit that a run is waited for
+GRACE = 30.0  #: seconds past its limit that a run is waited for: a round of ADMM is not cut
+LEAVING = 10.0  #: seconds to end by itself
 
 
 class Failed(Exception):
@@ -93,11 +94,11 @@ class Process:
         assert self._child.stdin is not None
         self._child.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(GRACE)
+            self._child.wait(LEAVING)
         for process in self._tree.values():
             with contextlib.suppress(psutil.Error):
                 process.kill()  # by its own start time too: never another's
-        self._child.wait(GRACE)
+        self._child.wait(LEAVING)
 
     def _answer(self, limit: float) -> dict[str, Any]:
         end = time.monotonic() + limit

@@ -58,12 +58,15 @@ class Contestant:
     def turn(self, k: int) -> None:
         """Round k: all settings in the first, until the last target is met; then those that were first to one."""
         for setting in self._settings(k):
-            began = time.monotonic()
             if not self._try(self._run, k, setting):
                 return
-            long = time.monotonic() - began > self.plan.limit / 2  # the next would be longer
-            if setting.target is None and k == 0 and (long or self.row.label(TARGETS[-1])):
+            if setting.target is None and k == 0 and (self._long() or self.row.label(TARGETS[-1])):
                 return
+
+    def _long(self) -> bool:
+        """Whether a tighter setting would be beyond the limit; a run that shows its way always ends there."""
+        last = [run for run in self.row.runs if run.label == self.row.runs[-1].label]
+        return len(last) == 1 and last[0].seconds > self.plan.limit / 2
 
     def weigh(self) -> None:
         """The memory of one more run."""
@@ -100,10 +103,10 @@ class Contestant:
             return what(self.process, setting, self._limit(setting))
 
     def _limit(self, setting: Setting) -> float:
-        """A run that shows its way ends soon after it met the last target before."""
+        """A run that shows its way ends soon after the last target that it met in the first round."""
         shown = sum(run.label == setting.label and run.round == 0 for run in self.row.runs)
-        needed = self.row.time(TARGETS[-1])
-        return self.plan.limit if needed is None or shown < 2 else min(self.plan.limit, 1.5 * needed + 1.0)
+        met = [seconds for target in TARGETS if (seconds := self.row.time(target)) is not None]
+        return min(self.plan.limit, 1.5 * max(met) + 1.0) if met and shown > 1 else self.plan.limit
 
     def _try(self, what: Callable[..., None], *args: Any) -> bool:
         try:
