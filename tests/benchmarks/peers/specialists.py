@@ -100,11 +100,14 @@ class Celer(Single):
 
 
 class Snapml(Single):
-    """Coordinate descent on two threads; its intercept is penalised, less so when it is scaled."""
+    """Coordinate descent on two threads, by the dual for L2; its intercept is penalised."""
 
     package = "snapml"
     losses = ("logistic", "normal")
     penalties = ("l1", "l2")
+
+    def lacks(self, case: Case) -> str:
+        return "returns no intercept with L1" if case.l1 and case.intercept else super().lacks(case)
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
         return grid("tol", 1e-2, 1e-3, 1e-5, 1e-7)
@@ -112,13 +115,12 @@ class Snapml(Single):
     def answer(self, data: Data, **options: Any) -> Answer:
         import snapml
 
-        case, scale = self.case, 100.0
-        kind = {"penalty": "l1", "dual": False} if case.l1 else {"penalty": "l2", "dual": True}
-        more = {"regularizer": case.alpha, "n_jobs": 2, "fit_intercept": case.intercept, "max_iter": 1000, **kind}
-        more |= {"intercept_scaling": scale} if case.intercept else {}
+        case = self.case
+        more = {"regularizer": case.alpha, "fit_intercept": case.intercept, "n_jobs": 2, "max_iter": 1000, **options}
+        more |= {"penalty": "l1", "dual": False} if case.l1 else {"penalty": "l2", "dual": True}
         if case.loss == "logistic":
-            model = snapml.LogisticRegression(random_state=0, **more, **options)
+            model = snapml.LogisticRegression(random_state=0, **more)
         else:
-            model = snapml.LinearRegression(**more, **options)
+            model = snapml.LinearRegression(**more)
         model.fit(matrix(data.X), data.y)
-        return model.coef_, scale * np.ravel(model.intercept_)[0] if case.intercept else 0.0
+        return model.coef_, model.intercept_
