@@ -102,7 +102,7 @@ def test_rows_survive_the_file_and_the_page(tmp_path: Path) -> None:
     ours = row(OURS, (0, "tol=1e-6", 1e-6, 0.5, 1e-7), memory=10**9, processes=4, data=8 * 10**8, when="2026-01-01")
     peer = row("glum", (0, "tol=1", None, 2.0, 1e-9), when="2026-01-02", version="3.4")
     passes = row(LIMIT, (0, "passes", 0.0, 0.25, math.inf), when="2026-01-01")
-    results.write(file, [ours, peer, passes, row("celer", problem="has no penalty l2", when="2026-01-01")])
+    results.write(file, [ours, peer, passes, row("celer", problem="takes no L2 penalty", when="2026-01-01")])
     rows = results.read(file)
     assert rows["c-l2", OURS] == ours
     assert rows["c-l2", "glum"] == peer
@@ -114,7 +114,7 @@ def test_rows_survive_the_file_and_the_page(tmp_path: Path) -> None:
     assert page.read_text() == once  # in its place, as often as one likes
     assert "old" not in once
     assert once.endswith("<!-- /peers -->\n\n## After\n")
-    assert "celer: has no penalty l2" in once
+    assert "Not here: celer takes no L2 penalty." in once
     assert "glum 3.4" in once
     # 0.5 of the peer's 2 s is more than 1.3 × 0.25 s + 0.15 s; memory: 1.5 × 800 MB + 4 × 120 MB
     line = next(text for text in once.splitlines() if "c-l2" in text and "glum" in text)

@@ -63,6 +63,8 @@ class OnCluster(Peer):
 class Ours(OnCluster):
     """`ps.fit` as a user calls it: dask arrays, or lists of chunks where these are no arrays."""
 
+    package = "paramserver"
+
     def settings(self, case: Case) -> tuple[Setting, ...]:
         return tuple(Setting(f"tol={tol:g}", {"tol": tol}, tol) for tol in TARGETS)
 

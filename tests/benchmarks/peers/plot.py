@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from .cases import CASES, Case
 from .registry import LIMIT, OURS
@@ -17,9 +18,9 @@ from .report import Rows
 from .results import Row
 
 COLUMNS = 4
-FLOOR = 1e-12  #: what is smaller is drawn here: rounding of F is not far
+FLOOR = 1e-10  #: what is smaller is drawn here: rounding of F is not far
 #: colour and marker; families share a colour
-LOOKS: dict[str, tuple[str, str]] = {
+LOOKS = {
     OURS: ("#d62728", "o"),
     "scikit-learn lbfgs": ("#1f77b4", "s"),
     "scikit-learn newton-cholesky": ("#1f77b4", "^"),
@@ -38,7 +39,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "dask-ml newton": ("#e377c2", "v"),
     "Spark MLlib": ("#17becf", "s"),
     "2017 driver loop": ("#7f7f7f", "x"),
-    "Ray server": ("#7f7f7f", "+"),
+    "Ray server": ("#000000", "+"),
 }
 
 
@@ -66,6 +67,7 @@ def _panel(panel: Any, case: Case, rows: Rows) -> None:
     panel.set(xscale="log", yscale="log", ylim=(FLOOR / 3, 1.0))
     panel.set_title(case.what, fontsize=9)
     panel.tick_params(labelsize=8)
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(True, which="major", color="0.92", linewidth=0.7)
     panel.axhline(1e-6, color="0.6", linewidth=0.8, linestyle=":")
     passes = rows.get((case.name, LIMIT))

@@ -48,7 +48,7 @@ def section(rows: Rows) -> str:
 
 def _where(rows: Rows) -> str:
     whens, loads = [row.when for row in rows.values()], [row.load for row in rows.values()]
-    versions = {f"{row.peer.split()[0]} {row.version}" for row in rows.values() if row.runs and row.peer != LIMIT}
+    versions = {f"{row.peer.split()[0]} {row.version}" for row in rows.values() if row.runs and row.version}
     said = f"Measured {min(whens)} to {max(whens)}, load before a case {min(loads)} to {max(loads)}:"
     return textwrap.fill(f"{said} {', '.join(sorted(versions))}.", 118, break_on_hyphens=False)
 
@@ -59,8 +59,12 @@ def _case(case: Case, rows: Rows) -> str:
     shown = sorted((row for row in here if row.runs), key=_rank)
     lines = [f"    {case.name}: {case.what:40} {'1e-4':>8} {'1e-6':>8} {'1e-8':>8} {'peak MB':>8}  rounds"]
     lines += [_line(row, len(case.name) + 42) for row in shown]
-    others = [f"    {row.peer}: {row.problem}" for row in here if not row.runs]
-    return "\n".join([*lines, *others])
+    others = "; ".join(f"{row.peer} {row.problem}" for row in here if not row.runs)
+    return "\n".join([*lines, *([_filled(f"Not here: {others}.")] if others else [])])
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 118, initial_indent="    ", subsequent_indent="        ", break_on_hyphens=False)
 
 
 def _rank(row: Row) -> tuple[float, ...]:

@@ -60,12 +60,13 @@ class Row:
         return min((run.gap for run in self.runs), default=None)
 
     def curve(self) -> list[tuple[float, float]]:
-        """(seconds, gap): points on the way of the first round, or the median of every setting; from early to late."""
+        """(seconds, smallest gap so far) of the first round's points on the way, or the medians of every setting."""
         first = [run for run in self.runs if run.round == min(r.round for r in self.runs)]
         if len(first) > len({run.label for run in first}):
-            return sorted((run.seconds, run.gap) for run in first)
+            first.sort(key=lambda run: run.seconds)
+            return [(run.seconds, min(r.gap for r in first[: k + 1])) for k, run in enumerate(first)]
         groups = [[run for run in self.runs if run.label == one.label] for one in first]
-        return sorted((median(r.seconds for r in group), median(r.gap for r in group)) for group in groups)
+        return [(median(r.seconds for r in group), median(r.gap for r in group)) for group in groups]
 
 
 def read(file: Path) -> dict[tuple[str, str], Row]:

@@ -166,6 +166,8 @@ def _some(points: list[Point]) -> list[Point]:
 
 
 def _version(package: str) -> str:
+    if not package:
+        return ""
     with suppress(PackageNotFoundError):
-        return version({"sklearn": "scikit-learn", "": "paramserver"}.get(package, package).replace("_", "-"))
+        return version({"sklearn": "scikit-learn"}.get(package, package).replace("_", "-"))
     return ""

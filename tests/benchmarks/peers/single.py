@@ -20,16 +20,16 @@ class Single(Peer):
     """Reads all the data; its own conversions are made, and timed, in every fit."""
 
     losses: ClassVar[tuple[str, ...]] = ("logistic",)
-    penalties: ClassVar[tuple[str, ...]] = ("l1", "l2", "elastic net")
+    penalties: ClassVar[tuple[str, ...]] = ("L1", "L2", "elastic net")
     intercepts: ClassVar[tuple[bool, ...]] = (True, False)
 
     def lacks(self, case: Case) -> str:
-        kind = "l2" if not case.l1 else "l1" if not case.l2 else "elastic net"
+        kind = "L2" if not case.l1 else "L1" if not case.l2 else "elastic net"
         if case.loss not in self.losses:
-            return f"does not fit the loss {case.loss}"
+            return f"has no loss {case.loss}"
         if kind not in self.penalties:
-            return f"has no penalty {kind} here"
-        return "" if case.intercept in self.intercepts else "has no intercept that is free"
+            return f"takes no {kind} penalty"
+        return "" if case.intercept in self.intercepts else "has no free intercept"
 
     def load(self, case: Case, store: Store) -> None:
         self.case, self.data = case, store.read()
@@ -89,7 +89,7 @@ class Lbfgs(ScikitLearn):
 
     solver = "lbfgs"
     losses = ("logistic", "poisson")
-    penalties = ("l2",)
+    penalties = ("L2",)
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
         return grid("tol", 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9, max_iter=5000)
@@ -100,7 +100,7 @@ class NewtonCholesky(ScikitLearn):
 
     solver = "newton-cholesky"
     losses = ("logistic", "poisson")
-    penalties = ("l2",)
+    penalties = ("L2",)
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
         return grid("tol", 1e-2, 1e-4, 1e-8)
@@ -119,7 +119,7 @@ class Liblinear(ScikitLearn):
     """Coordinate descent; it penalises its intercept."""
 
     solver = "liblinear"
-    penalties = ("l1",)
+    penalties = ("L1",)
     intercepts = (False,)
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
@@ -131,7 +131,7 @@ class Lasso(Single):
 
     package = "sklearn"
     losses = ("normal",)
-    penalties = ("l1",)
+    penalties = ("L1",)
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
         return grid("tol", 1e-2, 1e-4, 1e-8)

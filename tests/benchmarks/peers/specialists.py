@@ -58,7 +58,7 @@ class Skglm(Single):
 
     package = "skglm"
     losses = ("logistic", "normal")
-    penalties = ("l1", "elastic net")  # its L-BFGS, for L2, has no intercept
+    penalties = ("L1", "elastic net")  # its L-BFGS, for L2, has no intercept
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
         return grid("tol", 1e-3, 1e-4, 1e-6, 1e-8)
@@ -81,7 +81,7 @@ class Celer(Single):
 
     package = "celer"
     losses = ("logistic", "normal")
-    penalties = ("l1",)
+    penalties = ("L1",)
     intercepts = (False,)
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
@@ -104,7 +104,7 @@ class Snapml(Single):
 
     package = "snapml"
     losses = ("logistic", "normal")
-    penalties = ("l1", "l2")
+    penalties = ("L1", "L2")
 
     def lacks(self, case: Case) -> str:
         return "returns no intercept with L1" if case.l1 and case.intercept else super().lacks(case)
