@@ -46,25 +46,35 @@ class Setting(NamedTuple):
     target: float | None = None
 
 
-SMOOTH = ("scikit-learn lbfgs", "scikit-learn newton-cholesky", "glum", "skglm", "dask-glm lbfgs")
-LASSO = ("glum", "skglm", "snapml", "scikit-learn saga", "Spark MLlib")
+LBFGS, NEWTON, SAGA = "scikit-learn lbfgs", "scikit-learn newton-cholesky", "scikit-learn saga"
+#: by form of the data: flights L2 and L1, many rows L2 and L1
+FLIGHTS_L2 = (NEWTON, "glum", LBFGS, "Ray server", "snapml")
+FLIGHTS_L1 = ("glum", "skglm", SAGA, "Spark MLlib", "Ray server")
+ROWS_L2 = (LBFGS, "glum", "Ray server", "dask-glm lbfgs", NEWTON)
+ROWS_L1 = ("glum", "skglm", SAGA, "Ray server", "Spark MLlib")
 
 CASES = (
-    Case("a-l2", "flights", "flights, dense, L2", l2=1.0, fastest=SMOOTH, ratio=0.3),
-    Case("a-l1", "flights", "flights, dense, L1", l1=10.0, fastest=LASSO, ratio=0.3),
-    Case("b-csr-l2", "flights-csr", "flights, CSR, L2", l2=1.0, fastest=SMOOTH, ratio=0.8),
-    Case("b-csr-l1", "flights-csr", "flights, CSR, L1", l1=10.0, fastest=LASSO, ratio=0.8),
-    Case("b-codes-l2", "flights-codes", "flights, codes, L2", l2=1.0, fastest=SMOOTH, ratio=0.8),
-    Case("b-codes-l1", "flights-codes", "flights, codes, L1", l1=10.0, fastest=LASSO, ratio=0.8),
-    Case("c-l2", "logistic", "logistic 1e6 × 100, L2", l2=1.0, fastest=SMOOTH, ratio=0.5),
-    Case("c-l1", "logistic", "logistic 1e6 × 100, L1", l1=500.0, fastest=LASSO, ratio=0.5),
-    Case("c-en", "logistic", "logistic 1e6 × 100, elastic net", l1=250.0, l2=250.0, fastest=LASSO, ratio=0.5),
-    Case("d", "lasso", "lasso 1e6 × 100", "normal", l1=5000.0, intercept=False, fastest=LASSO, ratio=0.5),
-    Case("e", "sparse", "sparse logistic 5e5 × 1e5, L1", l1=20.0, intercept=False, fastest=LASSO, ratio=0.7),
-    Case("f", "poisson", "Poisson 1e6 × 50, L2", "poisson", l2=1.0, fastest=SMOOTH, ratio=0.5),
-    Case("g-l2", "drifting", "sorted and shifted 1e6 × 100, L2", l2=1.0, fastest=SMOOTH, ratio=0.5),
-    Case("g-l1", "drifting", "sorted and shifted 1e6 × 100, L1", l1=500.0, fastest=LASSO, ratio=0.5),
-    Case("g-en", "drifting", "sorted and shifted 1e6 × 100, elastic net", l1=250.0, l2=250.0, fastest=LASSO, ratio=0.5),
+    Case("a-l2", "flights", "flights, dense, L2", l2=1.0, fastest=FLIGHTS_L2, ratio=0.3),
+    Case("a-l1", "flights", "flights, dense, L1", l1=10.0, fastest=FLIGHTS_L1, ratio=0.3),
+    Case("b-csr-l2", "flights-csr", "flights, CSR, L2", l2=1.0, fastest=FLIGHTS_L2, ratio=0.8),
+    Case("b-csr-l1", "flights-csr", "flights, CSR, L1", l1=10.0, fastest=FLIGHTS_L1, ratio=0.8),
+    Case("b-codes-l2", "flights-codes", "flights, codes, L2", l2=1.0, fastest=FLIGHTS_L2, ratio=0.8),
+    Case("b-codes-l1", "flights-codes", "flights, codes, L1", l1=10.0, fastest=FLIGHTS_L1, ratio=0.8),
+    Case("c-l2", "logistic", "logistic 1e6 × 100, L2", l2=1.0, fastest=ROWS_L2, ratio=0.5),
+    Case("c-l1", "logistic", "logistic 1e6 × 100, L1", l1=500.0, fastest=ROWS_L1, ratio=0.5),
+    Case("c-en", "logistic", "logistic 1e6 × 100, elastic net", l1=250.0, l2=250.0, fastest=ROWS_L1, ratio=0.5),
+    Case(
+        "d", "lasso", "lasso 1e6 × 100", "normal", l1=5000.0, intercept=False, ratio=0.5,
+        fastest=("skglm", "glum", "scikit-learn lasso", "snapml", "Ray server"),
+    ),
+    Case(
+        "e", "sparse", "sparse logistic 5e5 × 1e5, L1", l1=20.0, intercept=False, ratio=0.7,
+        fastest=("skglm", "snapml", "scikit-learn liblinear", "celer", SAGA),
+    ),
+    Case("f", "poisson", "Poisson 1e6 × 50, L2", "poisson", l2=1.0, fastest=ROWS_L2, ratio=0.5),
+    Case("g-l2", "drifting", "sorted, shifted 1e6 × 100, L2", l2=1.0, fastest=ROWS_L2, ratio=0.5),
+    Case("g-l1", "drifting", "sorted, shifted 1e6 × 100, L1", l1=500.0, fastest=ROWS_L1, ratio=0.5),
+    Case("g-en", "drifting", "sorted, shifted 1e6 × 100, elastic net", l1=250.0, l2=250.0, fastest=ROWS_L1, ratio=0.5),
     Case("fixed", "tiny", "200 × 5: the fixed cost", l2=1.0),
-)
+)  # fmt: skip
 BY_NAME = {case.name: case for case in CASES}
