@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,11 +37,15 @@ class Single(Peer):
         self.warm_up()
 
     def warm_up(self) -> None:
-        """Something tiny: imports, compilation; of the same form as the data."""
-        X, y = self.data
+        """Something tiny of the same form, penalised as a part of the whole: imports, and all that is compiled."""
+        case, (X, y) = self.case, self.data
         rows = np.linspace(0, len(y) - 1, min(len(y), 2000)).astype(int)
         few = Table(X.numeric.X[rows], X.codes[rows], X.levels, X.order) if isinstance(X, Table) else X[rows]
-        self.answer(Data(few, y[rows]), **self.settings(self.case)[0].options)
+        share = len(rows) / len(y)
+        self.case = replace(case, l1=share * case.l1, l2=share * case.l2)
+        for setting in self.settings(case)[:2]:
+            self.answer(Data(few, y[rows]), **setting.options)
+        self.case = case
 
     def fit(self, limit: float, **options: Any) -> list[Point]:
         watch = Watch(limit)
