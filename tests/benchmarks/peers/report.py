@@ -23,8 +23,8 @@ Median seconds to a true relative gap, (F − F*)/F(null model), which the harne
 proximal Newton's. Peers and paramserver in turn, all held to the same two cores: one process with two BLAS threads,
 or two processes with one. Seconds are from data in memory (persisted on the workers) to z in the caller's hands,
 conversions and launch included, cluster start and a warm-up left out. paramserver is asked for the gap itself; of a
-peer's own tolerances the one is taken that was first there, and of ADMM, the driver loop and Ray's server the first
-z that was."""
+peer's own tolerances the one is taken that was first there, and of dask-glm's ADMM and the driver loop the first z
+that was."""
 
 SHORT = """To 1e-6. "at most" is the larger of the aim times the best peer and 1.3 × the limit + 0.15 s, the limit
 being one float64 Hessian pass and two gradient passes in numpy by both processes at once. Memory is the peak of all
