@@ -49,11 +49,12 @@ class Contestant:
     def begin(self) -> None:
         """Start it, if it can fit the case at all."""
         if not self.row.problem:
-            self._try(self._start)
+            self.process = Process(self.name, self.peer, self.case, self.plan.folder)
 
-    def _start(self) -> None:
-        self.process = Process(self.name, self.peer, self.case, self.plan.folder)
-        self.process.ready()
+    def settle(self) -> None:
+        """Wait until it has its data and is warm."""
+        if self.process:
+            self._try(self.process.ready)
 
     def turn(self, k: int) -> None:
         """Round k: all settings in the first, until the last target is met; then those that were first to one."""
@@ -97,8 +98,8 @@ class Contestant:
     def _ask(self, what: Callable[[Process, Setting, float], T], setting: Setting) -> T:
         """Its process is started again where a run that took too long ended it."""
         if self.process is None:
-            self._start()
-        assert self.process is not None
+            self.process = Process(self.name, self.peer, self.case, self.plan.folder)
+            self.process.ready()
         with alone(self.plan.lock):
             return what(self.process, setting, self._limit(setting))
 
@@ -141,6 +142,8 @@ def _group(case: Case, names: list[str], judge: Judge, plan: Plan) -> list[Row]:
     try:
         for one in contestants:
             one.begin()
+        for one in contestants:
+            one.settle()
         for k in range(plan.rounds):
             for one in contestants:
                 one.turn(k)
