@@ -88,6 +88,7 @@ def test_of_settings_the_first_to_get_there_counts() -> None:
 def test_asked_for_a_gap_only_that_run_counts() -> None:
     ours = row(OURS, (0, "tol=1e-4", 1e-4, 1.0, 1e-9), (0, "tol=1e-6", 1e-6, 2.0, 3e-6))
     assert ours.seconds(1e-4) == [1.0]
+    assert ours.missed == 1
     assert ours.time(1e-6) is None  # it promised 1e-6 and had 3e-6; what the other run had is no excuse
 
 

@@ -73,7 +73,7 @@ class Admm(DaskGlm):
     smooth = False
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
-        return grid("rho", 1.0, 100.0, max_iter=1000, abstol=1e-14, reltol=1e-12)
+        return grid("rho", 1.0, 100.0, 3000.0, max_iter=1000, abstol=1e-14, reltol=1e-12)
 
     def more(self, watch: Watch) -> dict[str, Any]:
         return {"regularizer": regularizer(self.case, watch), "lamduh": 1.0}

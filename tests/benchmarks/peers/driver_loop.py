@@ -23,7 +23,7 @@ class DriverLoop(OnCluster):
     """Random chunks, two tasks a core in flight; every z counts."""
 
     def settings(self, case: Case) -> tuple[Setting, ...]:
-        return grid("rho", 1.0, 100.0)
+        return grid("rho", 1.0, 100.0, 3000.0)
 
     def load(self, case: Case, store: Store) -> None:
         super().load(case, store)

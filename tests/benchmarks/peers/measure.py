@@ -23,6 +23,7 @@ from .cases import Case, Setting
 
 LOADING = 300.0  #: seconds to load the data, start a cluster, warm up
 GRACE = 30.0  #: seconds past its limit that a run is waited for: a round of ADMM is not cut
+HELPER = 30e6  #: bytes: smaller processes only help multiprocessing
 LEAVING = 10.0  #: seconds to end by itself
 
 
@@ -31,7 +32,7 @@ class Failed(Exception):
 
 
 class Memory(NamedTuple):
-    """Peak proportional set size of all of a peer's processes together, and how many they were then."""
+    """Peak proportional set size of all of a peer's processes together, and how many of them do the work."""
 
     nbytes: int
     processes: int
@@ -127,7 +128,7 @@ class Process:
         for process in list(self._tree.values()):
             with contextlib.suppress(psutil.Error):
                 sizes.append(process.memory_full_info().pss)
-        return Memory(sum(sizes), len(sizes))
+        return Memory(sum(sizes), sum(size > HELPER for size in sizes))
 
 
 def two_cores() -> None:

@@ -75,6 +75,7 @@ def _line(row: Row, width: int) -> str:
     times = " ".join(f"{_seconds(row.time(target)):>8}" for target in TARGETS)
     rounds = 1 + max(run.round for run in row.runs)
     short = "" if row.time(TARGETS[-1]) else f"  (smallest gap {row.best():.0e})"
+    short += f"  ({row.missed} runs missed their gap)" if row.missed else ""
     return f"    {row.peer:{width}} {times} {row.memory / 1e6:8.0f}  {rounds}{short}"
 
 

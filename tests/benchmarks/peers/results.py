@@ -55,6 +55,11 @@ class Row:
         seconds = self.seconds(target)
         return median(seconds) if seconds else None
 
+    @property
+    def missed(self) -> int:
+        """Runs that did not have the gap they were asked for."""
+        return sum(run.target is not None and run.gap > run.target for run in self.runs)
+
     def best(self) -> float | None:
         """The smallest gap there was."""
         return min((run.gap for run in self.runs), default=None)

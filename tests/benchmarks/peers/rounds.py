@@ -43,7 +43,7 @@ class Contestant:
         self.peer = PEERS[name]()
         when, load = time.strftime("%Y-%m-%d %H:%M"), round(os.getloadavg()[0], 1)
         self.row = Row(case.name, name, _version(self.peer.package), when, load)
-        self.row.problem = self.peer.lacks(case) or self.peer.missing()
+        self.row.problem = _hindered(name, case)
         self.process: Process | None = None
 
     def begin(self) -> None:
@@ -124,7 +124,9 @@ def measure(case: Case, names: list[str], judge: Judge, plan: Plan) -> list[Row]
     """Rows of all, groups of a few at a time, paramserver in each group."""
     rows: dict[str, Row] = {}
     others = [name for name in names if name not in (OURS, LIMIT)]
-    groups = [others[k : k + AT_ONCE] for k in range(0, len(others), AT_ONCE)] or [[]]
+    able = [name for name in others if not _hindered(name, case)]
+    groups = [able[k : k + AT_ONCE] for k in range(0, len(able), AT_ONCE)] or [[]]
+    groups[-1] += [name for name in others if name not in able]  # to be told of
     data = Store(plan.folder, case.data).nbytes
     for number, group in enumerate(groups):
         here = [LIMIT, OURS, *group] if number == 0 else [OURS, *group]
@@ -153,6 +155,11 @@ def _group(case: Case, names: list[str], judge: Judge, plan: Plan) -> list[Row]:
         for one in contestants:
             one.stop()
     return [one.row for one in contestants]
+
+
+def _hindered(name: str, case: Case) -> str:
+    peer = PEERS[name]()
+    return peer.lacks(case) or peer.missing()
 
 
 def _join(row: Row, later: Row, rounds: int) -> None:
