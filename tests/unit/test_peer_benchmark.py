@@ -115,7 +115,7 @@ def test_rows_survive_the_file_and_the_page(tmp_path: Path) -> None:
     assert page.read_text() == once  # in its place, as often as one likes
     assert "old" not in once
     assert once.endswith("<!-- /peers -->\n\n## After\n")
-    assert "Not here: celer takes no L2 penalty." in once
+    assert "Not here: celer: takes no L2 penalty." in once
     assert "glum 3.4" in once
     # 0.5 of the peer's 2 s is more than 1.3 × 0.25 s + 0.15 s; memory: 1.5 × 800 MB + 4 × 120 MB
     line = next(text for text in once.splitlines() if "c-l2" in text and "glum" in text)

@@ -17,7 +17,7 @@ from .registry import LIMIT, OURS
 from .report import Rows
 from .results import Row
 
-COLUMNS = 4
+COLUMNS = 5
 FLOOR = 1e-10  #: what is smaller is drawn here: rounding of F is not far
 #: colour and marker; families share a colour
 LOOKS = {
@@ -44,22 +44,24 @@ LOOKS = {
 
 
 def draw(file: Path, rows: Rows) -> None:
-    """All cases that were measured, and a legend in the last panel."""
+    """All cases that were measured, and a legend below."""
     cases = [case for case in CASES if case.fastest and (case.name, OURS) in rows]
     if not cases:
         return
-    lines = -(-(len(cases) + 1) // COLUMNS)
-    figure, axes = plt.subplots(lines, COLUMNS, figsize=(3.4 * COLUMNS, 2.7 * lines), squeeze=False, sharey=True)
+    columns = min(COLUMNS, len(cases))
+    lines = -(-len(cases) // columns)
+    size = (max(3.2 * columns, 8.0), 2.5 * lines + 1.3)
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
     flat = axes.ravel()
     for panel, case in zip(flat, cases, strict=False):
         _panel(panel, case, rows)
     for panel in flat[len(cases) :]:
         panel.axis("off")
-    _legend(figure, flat[len(cases)], rows)
+    for panel in flat[max(0, len(cases) - columns) : len(cases)]:
+        panel.set_xlabel("seconds", fontsize=9)
     figure.supylabel("true relative gap (F − F*) / F(null model)", fontsize=10)
-    figure.supxlabel("seconds from data in memory to z in hand", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    _legend(figure, rows)
+    figure.savefig(file, dpi=100)
     plt.close(figure)
 
 
@@ -89,11 +91,12 @@ def _line(panel: Any, row: Row) -> None:
     )  # fmt: skip
 
 
-def _legend(figure: Any, panel: Any, rows: Rows) -> None:
+def _legend(figure: Any, rows: Rows) -> None:
     shown = [name for name in LOOKS if any(row.peer == name and row.runs for row in rows.values())]
     made = [
         plt.Line2D([], [], color=LOOKS[n][0], marker=LOOKS[n][1], markersize=4, linewidth=2.2 if n == OURS else 1.1)
         for n in shown
     ]
     made.append(plt.Line2D([], [], color="0.6", linewidth=0.8, linestyle="--"))
-    panel.legend(made, [*shown, "one Hessian and two gradient passes"], loc="center", fontsize=8, frameon=False)
+    labels = [*shown, "one Hessian, two gradient passes"]
+    figure.legend(made, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)

@@ -59,7 +59,11 @@ def _case(case: Case, rows: Rows) -> str:
     shown = sorted((row for row in here if row.runs), key=_rank)
     lines = [f"    {case.name}: {case.what:40} {'1e-4':>8} {'1e-6':>8} {'1e-8':>8} {'peak MB':>8}  rounds"]
     lines += [_line(row, len(case.name) + 42) for row in shown]
-    others = "; ".join(f"{row.peer} {row.problem}" for row in here if not row.runs)
+    reasons: dict[str, list[str]] = {}
+    for row in here:
+        if not row.runs:
+            reasons.setdefault(row.problem, []).append(row.peer)
+    others = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
     return "\n".join([*lines, *([_filled(f"Not here: {others}.")] if others else [])])
 
 
