@@ -12,7 +12,10 @@ from paramserver.workers.problems.base import Problem
 from paramserver.workers.problems.passes import ratios
 from paramserver.workers.solvers import curvature_at, drift, drifted
 
-VANISHING = 2.5  #: a row's curvature fell by so much since a Hessian was made: that one will not do
+#: A row's curvature fell by so much since a Hessian was made: where curvatures vanish, by 1/e a step,
+#: coefficients may run away, and only a Hessian made here shows it.
+VANISHING = 2.5
+HOPELESS = 1e6  #: as above, where nobody looks for that: a bound by that one says nothing
 
 
 def answer(rule: Consensus, problem: Problem, data: Any, work: Assignment, z: Array | None) -> Fields | None:
@@ -41,10 +44,10 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     data.memo["margins"] = (z, at.margins)  # what follows asks about the same z
     if not np.isfinite(at.value):  # too far: no derivatives there, and no certificate
         return {**out, "f": np.float64(np.inf), "g": np.zeros(p), "H": np.zeros((p, p))}
-    kept = _kept(problem, data, fields)
-    support = fields.get("support")
-    if kept is not None and not (drifted(at.curvature, kept) or (support is None and _vanishing(at.curvature, kept))):
-        out["drift"] = np.array([ratios(kept, at.curvature).max(initial=1.0), drift(at.curvature, kept)])
+    kept, support = _kept(problem, data, fields), fields.get("support")
+    stiff = np.inf if kept is None else float(ratios(kept, at.curvature).max(initial=1.0))
+    if kept is not None and stiff <= (VANISHING if support is None else HOPELESS) and not drifted(at.curvature, kept):
+        out["drift"] = np.array([stiff, drift(at.curvature, kept)])
     elif kept is not None or fields["hessian"]:
         full = support is None
         out["H"] = problem.hessian(data, at.curvature) if full else problem.hessian_of(data, at.curvature, support)
@@ -55,11 +58,6 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
 def _kept(problem: Any, data: Any, fields: Fields) -> Array | None:
     """The rows' curvatures at the Hessian that the server has of this chunk, if its z is said."""
     return curvature_at(problem, data, fields["hessian_at"]) if "hessian_at" in fields else None
-
-
-def _vanishing(curvature: Array, kept: Array) -> bool:
-    """Where some rows' curvatures fall, by 1/e a step, coefficients may run away: a Hessian made here shows it."""
-    return bool((VANISHING * curvature < kept).any())
 
 
 def _reach(problem: Any, data: Any) -> Array:
