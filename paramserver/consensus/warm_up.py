@@ -14,7 +14,7 @@ from paramserver.consensus.base import Setup
 PER_COORDINATE = 150  #: rows of the sample; with 60 the first whole Hessians were often made again
 PER_CHUNK = 128
 SPARSEST = 64  #: one row in so many, at most
-DENSEST = 8  #: more rows than that are no saving
+DENSEST = 16  #: one row in fewer is no saving: a chunk is visited twice or more
 LARGE = 5e5  #: entries of a chunk from which its Hessian costs more than a message
 VISITS = 5  #: sampled steps of a chunk, at most
 
