@@ -52,12 +52,16 @@ class Dense(Design):
             yield rows, DenseBlock(X)
 
     def pieces(self, size: int = 0, columns: np.ndarray | None = None) -> Iterator[tuple[slice, Array]]:
-        """Rows as float64, less the shift: views where that is what is stored, or else in one buffer."""
+        """Rows as aligned float64, less the shift: views where that is what is stored, or else in one buffer.
+
+        What came over a wire may lie at odd addresses: numpy is ten times slower there.
+        """
         n, d = self.shape if columns is None else (self.shape[0], len(columns))
         size = size or max(256, BLOCK_BYTES // (8 * max(d, 1)))
         shift = self.shift if self.shift is None or columns is None else self.shift[columns]
         moved = () if shift is None else np.flatnonzero(shift)
-        buffer = np.empty((min(size, n), d)) if len(moved) or self.X.dtype != np.float64 else None
+        ready = self.X.dtype == np.float64 and self.X.flags.aligned and not len(moved)
+        buffer = None if ready else np.empty((min(size, n), d))
         for a in range(0, n, size):
             rows = slice(a, min(a + size, n))
             X = self.X[rows] if columns is None else self.X[rows].take(columns, axis=1)
@@ -103,7 +107,7 @@ class Dense(Design):
         if self.X.strides[1] == self.X.itemsize and len(self.X) > size:
             low, high = self.X[:size].copy(), self.X[:size].copy()
             for a in range(size, len(self.X), size):
-                X = self.X[a : a + size]
+                X = np.require(self.X[a : a + size], requirements="A")
                 for fold, out in ((np.minimum, low[: len(X)]), (np.maximum, high[: len(X)])):
                     fold(out, X, out=out)
         # Subtracted last: rounding keeps order.
