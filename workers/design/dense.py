@@ -73,6 +73,14 @@ class Dense(Design):
                 X[:, moved] -= shift[moved]
             yield rows, X
 
+    def _stored(self, size: int) -> Iterator[np.ndarray]:
+        """Rows as they are stored, aligned."""
+        if not self.X.flags.aligned:
+            yield from (X for _, X in Dense(self.X).pieces(size))
+            return
+        for a in range(0, len(self.X), size):
+            yield self.X[a : a + size]
+
     def gram(self, weight: Array) -> Array:
         return self._gram(weight)[0]
 
@@ -106,8 +114,7 @@ class Dense(Design):
         # Many rows against as many: numpy is slow at short ones.
         if self.X.strides[1] == self.X.itemsize and len(self.X) > size:
             low, high = self.X[:size].copy(), self.X[:size].copy()
-            for a in range(size, len(self.X), size):
-                X = np.require(self.X[a : a + size], requirements="A")
+            for X in self._stored(size):
                 for fold, out in ((np.minimum, low[: len(X)]), (np.maximum, high[: len(X)])):
                     fold(out, X, out=out)
         # Subtracted last: rounding keeps order.
