@@ -209,10 +209,9 @@ class ActiveNewton(AnchoredNewton):
         if old is None:
             return None
         x = exact.z[state.A]
-        at = old["at"] if exact.hessian is old.get("H") else x
         new = {
-            "x": x, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "h": exact.hessian @ x, "at": at,
-            "A": state.A, "sigma": 1.0, "rows": exact.rows,
+            "x": x, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "h": exact.hessian @ x,
+            "at": exact.made_at[state.A], "A": state.A, "sigma": 1.0, "rows": exact.rows,
         }  # fmt: skip
         if not state.remote:
             return self._replace(state, old, new)

@@ -53,13 +53,14 @@ class Absorbed(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """One chunk's exact answer at a frozen z."""
+    """One chunk's exact answer at a frozen z; its Hessian may have been kept from another, ``made_at``."""
 
     z: Array
     value: float
     gradient: Array
     hessian: Array
     rows: float
+    made_at: Array
 
 
 class Kept(NamedTuple):

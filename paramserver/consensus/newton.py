@@ -117,8 +117,9 @@ class AggregatedNewton(AnchoredNewton):
         return self._replace(state, old, stiffer)._replace(accepted=False)
 
     def adopt(self, state: NewtonState, chunk: int, old: Fields | None, exact: Exact) -> Absorbed:
-        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "H": exact.hessian, "rows": exact.rows}
-        return self._replace(state, old, _model(new, old or {}))
+        new = {"x": exact.z, "f": exact.value, "g": exact.gradient, "rows": exact.rows}
+        made = {**(old or {}), "H": exact.hessian, "hessian_at": exact.made_at}
+        return self._replace(state, old, _model(new, made))
 
     @staticmethod
     def _replace(state: NewtonState, old: Fields | None, new: Fields) -> Absorbed:
@@ -177,7 +178,6 @@ class AggregatedNewton(AnchoredNewton):
 
 
 def _model(new: Fields, old: Fields, sigma: float = 1.0) -> Fields:
-    """The slot for a push: with its own Hessian, or the one that was kept."""
-    kept = "H" not in new or new["H"] is old.get("H")
-    H, at = (old["H"], old["hessian_at"]) if kept else (new["H"], new["x"])
+    """The slot for a push: with its own Hessian, or the old one that it keeps."""
+    H, at = (new["H"], new["x"]) if "H" in new else (old["H"], old["hessian_at"])
     return {"every": 1, **new, "H": H, "hessian_at": at, "sigma": sigma, "visits": old.get("visits", 0) + 1}

@@ -27,17 +27,19 @@ class Hessians:
     Attributes
     ----------
     anew : the kept ones did not do: the next verification asks for all.
-    made_at : of each chunk, the z; only where that matters.
+    made_at : of each chunk that answered, the z.
+    told : of each chunk that was asked, what was kept then: its answer is about that, whatever comes in between.
     """
 
     params: Parameters
     anew: bool = False
     made_at: dict[int, Array] = field(default_factory=dict, repr=False)
+    told: dict[int, Kept | None] = field(default_factory=dict, repr=False)
     borrowed: bool = False  #: some were made at another z than the one verified
 
     def begin(self) -> None:
         """Another model."""
-        self.made_at, self.borrowed = {}, False
+        self.made_at, self.told, self.borrowed = {}, {}, False
 
     def void(self) -> None:
         """Nothing that was found holds."""
@@ -46,7 +48,9 @@ class Hessians:
 
     def question(self, gather: Gather, chunk: int) -> Fields:
         """What this chunk is to be asked about its Hessian in a VERIFY gather."""
-        kept = self._kept(gather, chunk)
+        if chunk not in self.told:
+            self.told[chunk] = self._kept(gather, chunk)
+        kept = self.told[chunk]
         if kept is None or self.params.problem.quadratic:
             return {"hessian": kept is None}
         return {"hessian": False, "hessian_at": kept.at}
@@ -60,7 +64,7 @@ class Hessians:
         assert gather.z is not None
         at = gather.z
         if "H" not in answer:
-            kept = self._kept(gather, chunk)
+            kept = self.told.get(chunk)
             if kept is None:
                 return False
             answer["H"], at = kept

@@ -173,13 +173,13 @@ class Parameters:
         self._take(push, absorbed)
         return Outcome.ACCEPTED if absorbed.accepted else Outcome.TOO_FAR
 
-    def adopt(self, push: Push, hessian: Array) -> None:
+    def adopt(self, push: Push, hessian: Array, made_at: Array) -> None:
         """A verification's exact answer, at today's z."""
         slot = self.slots[push.chunk]
         assert self.z is not None
         if push.version != self.version:
             return
-        exact = Exact(self.z, float(push.payload["f"]), push.payload["g"], hessian, float(slot.rows))
+        exact = Exact(self.z, float(push.payload["f"]), push.payload["g"], hessian, float(slot.rows), made_at)
         old = slot.fields
         absorbed = self.rule.adopt(self.state, push.chunk, old, exact)
         if absorbed is not None:

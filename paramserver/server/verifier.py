@@ -104,7 +104,7 @@ class Verifier:
             return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
         gather.add(push.chunk, answer)
         if push.task is Task.VERIFY and "without" not in gather.fields and np.isfinite(answer["f"]):
-            self.params.adopt(push, answer["H"])
+            self.params.adopt(push, answer["H"], self.hessians.made_at[push.chunk])
         return Outcome.ACCEPTED
 
     @property

@@ -11,9 +11,10 @@ from paramserver.consensus import ADMM, AggregatedNewton
 from paramserver.errors import BadData, ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import Assignment, Failure, Outcome, Push, Stop, Task, Version, Wait
 from paramserver.penalties import L1, L2, NoPenalty
-from paramserver.server import reading
+from paramserver.server import hessians, reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
+from paramserver.workers import solvers, tasks
 from paramserver.workers.problems import LeastSquares, Logistic
 from paramserver.workers.tasks import answer
 
@@ -681,6 +682,30 @@ def test_an_answer_to_an_earlier_question_is_late():
         play.deliver(push)
     assert seen >= CHUNKS
     assert_optimal(reading.result(play.core))
+
+
+def test_a_verification_is_about_the_hessian_that_it_was_asked_about(monkeypatch):
+    """A step from before the freeze may replace the chunk's Hessian while its answer is under way."""
+    monkeypatch.setattr(hessians, "WORTH", 1)
+    monkeypatch.setattr(solvers, "DRIFT", 10.0)  # whatever was kept will do
+    monkeypatch.setattr(tasks, "VANISHING", 10.0)
+    play = Play(patience=100.0, silence=1e9).running()
+    work = play.ask("b#0")
+    late = play.solve(work._replace(whole=True))
+    play.until(lambda core: core.state == "verifying" and core.verifier.gather.pending)
+    play.now += 1e4  # the lease runs out
+    reply = next(reply for k in range(CHUNKS) if (reply := play.ask(f"a#{k}")).chunk == work.chunk)
+    assert reply.task is Task.VERIFY
+    push, slot = play.solve(reply), play.core.params.slots[work.chunk]
+    before = slot.fields["H"]
+    assert "H" not in push.payload
+    assert play.core.deliver(late, play.now) is Outcome.ACCEPTED
+    assert slot.fields["H"] is not before
+    assert play.core.deliver(push, play.now) is Outcome.ACCEPTED
+    assert slot.fields["H"] is before
+    np.testing.assert_array_equal(slot.fields["hessian_at"], reply.fields["hessian_at"])
+    np.testing.assert_array_equal(play.core.verifier.hessians.made_at[work.chunk], reply.fields["hessian_at"])
+    assert_optimal(play.finish())
 
 
 def test_a_doubled_answer_leaves_the_next_lease_alone():
