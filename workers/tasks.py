@@ -8,9 +8,9 @@ import numpy as np
 
 from paramserver.consensus.base import Consensus, Pull
 from paramserver.messages import Array, Assignment, Fields, Task
+from paramserver.workers import solvers
 from paramserver.workers.problems.base import Problem
 from paramserver.workers.problems.passes import ratios
-from paramserver.workers.solvers import curvature_at, drift, drifted
 
 #: A row's curvature fell by so much since a Hessian was made: where curvatures vanish, by 1/e a step,
 #: coefficients may run away, and only a Hessian made here shows it.
@@ -45,9 +45,11 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
     if not np.isfinite(at.value):  # too far: no derivatives there, and no certificate
         return {**out, "f": np.float64(np.inf), "g": np.zeros(p), "H": np.zeros((p, p))}
     kept, support = _kept(problem, data, fields), fields.get("support")
-    stiff = np.inf if kept is None else float(ratios(kept, at.curvature).max(initial=1.0))
-    if kept is not None and stiff <= (VANISHING if support is None else HOPELESS) and not drifted(at.curvature, kept):
-        out["drift"] = np.array([stiff, drift(at.curvature, kept)])
+    stiff, moved = np.inf, np.inf
+    if kept is not None:
+        stiff, moved = float(ratios(kept, at.curvature).max(initial=1.0)), solvers.drift(at.curvature, kept)
+    if stiff <= (VANISHING if support is None else HOPELESS) and moved <= solvers.DRIFT:
+        out["drift"] = np.array([stiff, moved])
     elif kept is not None or fields["hessian"]:
         full = support is None
         out["H"] = problem.hessian(data, at.curvature) if full else problem.hessian_of(data, at.curvature, support)
@@ -57,7 +59,7 @@ def _verify(problem: Any, data: Any, z: Array, fields: Fields) -> Fields:
 
 def _kept(problem: Any, data: Any, fields: Fields) -> Array | None:
     """The rows' curvatures at the Hessian that the server has of this chunk, if its z is said."""
-    return curvature_at(problem, data, fields["hessian_at"]) if "hessian_at" in fields else None
+    return solvers.curvature_at(problem, data, fields["hessian_at"]) if "hessian_at" in fields else None
 
 
 def _reach(problem: Any, data: Any) -> Array:
