@@ -146,7 +146,7 @@ class _World:
 
     def on_ask(self, worker: int, life: int, push: Push | None = None) -> None:
         if life == self.life[worker]:
-            self.core.timesheet.came(f"w{worker}#0", push, self.now)
+            self.core.came(f"w{worker}#0", push, self.now)
             self.parked.append(worker)
 
     def on_push(self, worker: int, life: int, push: Push, answered: bool) -> None:
@@ -159,6 +159,8 @@ class _World:
         if life == self.life[worker]:
             self.holds[worker].add(chunk)
             self.core.dispatch.holds(f"w{worker}", self.holds[worker])
+            count, seconds = self.core.dispatch.copied.get(f"w{worker}", (0, 0.0))
+            self.core.dispatch.copied[f"w{worker}"] = count + 1, seconds + self.network.fetch
 
     def on_death(self, worker: int, back: float) -> None:
         self.life[worker] += 1

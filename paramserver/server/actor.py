@@ -94,12 +94,12 @@ class Server:
         lock = self._wake()
         now = time.monotonic()
         self._runners[runner] = now
-        sheet = self.core.timesheet
-        sheet.came(runner, request.push, now, request.looking)
+        self.core.came(runner, request.push, now, request.looking)
         if request.held is not None:
             worker = runner.rpartition("#")[0]
             self.core.dispatch.holds(worker, request.held)
-            sheet.copied(worker, request.copied)
+            self.core.dispatch.copied[worker] = request.copied
+            self.core.timesheet.copied(worker, request.copied)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         call = _Call(runner, request.push, request.have, request.roster, now, answer)
         self._inbox.append(call)

@@ -69,6 +69,12 @@ class Core(Changes):
 
     # -- in --------------------------------------------------------------------------------------
 
+    def came(self, runner: str, push: Push | Failure | None, now: float, looking: float = 0.0) -> None:
+        """A runner's call is here: its clock, whatever becomes of its push. It looked for chunks for so long."""
+        self.timesheet.came(runner, push, now, looking)
+        if isinstance(push, Push) and push.trouble != "busy" and not self.intake.is_gone(push.chunk):
+            self.dispatch.pace.took(runner.rpartition("#")[0], push, self.params.slots[push.chunk].rows)
+
     def deliver(self, push: Push | Failure, now: float) -> Outcome:
         """Take a push; whatever becomes of it is counted."""
         if isinstance(push, Failure):
@@ -243,18 +249,21 @@ class Core(Changes):
         if self.state == "converged":
             return Wait()
         worker = runner.rpartition("#")[0]
-        chunk, fetch = self.dispatch.choose(worker, self._wanted(), now)
+        gather = self.verifier.gather
+        task = Task.SOLVE if gather is None else gather.task
+        chunk, fetch = self.dispatch.choose(worker, task, self._wanted(), now)
         if chunk is None:
             return Wait(fetch)
         try:
-            return self._assignment(chunk, fetch, runner, have, now)
+            return self._assignment(chunk, task, fetch, runner, have, now)
         except Exception as error:
             self.fail(_step_failed(f"{type(self.params.rule).__name__}, planning chunk {chunk}", error), now)
             return Stop(self.reason)
 
-    def _assignment(self, chunk: int, fetch: int | None, runner: str, have: Version | None, now: float) -> Assignment:
+    def _assignment(
+        self, chunk: int, task: Task, fetch: int | None, runner: str, have: Version | None, now: float
+    ) -> Assignment:
         gather = self.verifier.gather
-        task = Task.SOLVE if gather is None else gather.task
         self.dispatch.lease(chunk, runner, task, self.params.version, now)
         slot = self.params.slots[chunk]
         if gather is not None:
