@@ -1,4 +1,7 @@
-"""The data sets: deterministic, made once an invocation, kept as .npy files that every process reads."""
+"""The data sets: deterministic, made once an invocation, kept as .npy files that every process reads.
+
+Workers import this module: what only the makers need is imported there, so as not to count as a fit's memory.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from large import chunk as sparse_chunk
 
 import paramserver as ps
 from paramserver.workers.design.table import Table
@@ -55,6 +57,13 @@ def drifting() -> Data:
     return Data(X[order], y[order])
 
 
+def sparse() -> Data:
+    """5e5 × 1e5, 40 entries a row."""
+    from large import chunk
+
+    return _stack([Data(*chunk(k, 500_000 // CHUNKS)) for k in range(CHUNKS)])
+
+
 def flights(form: str) -> Data:
     """327,346 flights: dense one-hot, CSR, or numbers and codes; the same columns in each."""
     X, y = ps.datasets.flights(chunks=1, expand=False)
@@ -82,7 +91,7 @@ MAKERS: dict[str, Any] = {
     "logistic": lambda: _stack([logistic(k) for k in range(CHUNKS)]),
     "lasso": lambda: _stack([lasso(k) for k in range(CHUNKS)]),
     "poisson": lambda: _stack([poisson(k) for k in range(CHUNKS)]),
-    "sparse": lambda: _stack([Data(*sparse_chunk(k, 500_000 // CHUNKS)) for k in range(CHUNKS)]),
+    "sparse": sparse,
     "drifting": drifting,
     "tiny": lambda: logistic(0, rows=200, d=5),
 }
@@ -131,6 +140,11 @@ class Store:
     def nbytes(self) -> int:
         """What X and y take in memory."""
         return sum(np.load(path, mmap_mode="r").nbytes for path in self.folder.glob("*.npy"))
+
+
+def part(store: Store, k: int, which: int) -> Any:
+    """X or y of a chunk, read by the worker that keeps it."""
+    return store.part(k)[which]
 
 
 def _arrays(X: Any) -> dict[str, np.ndarray]:

@@ -16,15 +16,10 @@ import paramserver as ps
 
 from .base import Peer, Point, Watch
 from .cases import TARGETS, Case, Setting
-from .data import CHUNKS, Store
+from .data import CHUNKS, Store, part
 from .objective import Objective
 
 PROBLEMS: dict[str, Any] = {"logistic": ps.Logistic, "normal": ps.LeastSquares, "poisson": ps.Poisson}
-
-
-def part(store: Store, k: int, which: int) -> Any:
-    """X or y of a chunk, read by the worker that keeps it."""
-    return store.part(k)[which]
 
 
 def spread(client: Client, store: Store, which: int) -> list[Any]:

@@ -17,11 +17,12 @@ import numpy as np
 
 from .cases import BY_NAME
 from .data import Store
-from .registry import PEERS
 
 
 def main() -> None:
     """Load, say "ready", fit as often as asked, end with stdin."""
+    from .registry import PEERS  # here: a LocalCluster's workers import this module too, and count with their memory
+
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     warnings.simplefilter("ignore")  # of peers: not converged, deprecated
