@@ -21,7 +21,7 @@ from paramserver.penalties import Bound, NoPenalty, Penalty
 from paramserver.run import Run
 from paramserver.server import inferring
 from paramserver.server.spec import RunSpec, check_z0
-from paramserver.supervisor.keeper import KEYS_LIMIT
+from paramserver.supervisor.data import KEYS_LIMIT
 from paramserver.views import Result, Status
 from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
@@ -264,7 +264,7 @@ def _say_if_bound(client: Any) -> None:
 async def _claim(
     client: Any, spec: RunSpec, data: chunking.Chunks, runners_per_worker: int | None, began: float, checked: float
 ) -> Any:
-    blob, keys = cloudpickle.dumps((spec, data.keys)), cloudpickle.dumps(data.keys)
+    blob, keys = cloudpickle.dumps((spec, dict(enumerate(data.keys)))), cloudpickle.dumps(data.keys)
     stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
     return await ask_supervisor(
         client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import queue
 import threading
@@ -31,6 +32,8 @@ from paramserver.views import ChunkValue, History, Params, Residuals, Result, St
 from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
 
+LOOK = 1.0  #: seconds of waiting for a server before the supervisor is asked whether it still is the one
+TAKEOVER = 30.0  #: seconds for another server to take over from one that was lost
 POLL = 10.0  #: seconds of one long poll for the end
 ADD_LIMIT = 200.0  #: seconds for the supervisor to hold what is added, and to tell the server
 
@@ -59,22 +62,36 @@ class Run:
         return summary
 
     async def _call(self, method: str, *args: Any, timeout: float = 30.0) -> Any:
-        """Call the server, wherever it is now; None where the run is over or not begun."""
-        for _ in range(2):
+        """Call the server, wherever it is now; None where the run is over or not begun.
+
+        One that was lost is waited for to be replaced.
+        """
+        limit = time.monotonic() + max(timeout, TAKEOVER)
+        while True:
             summary = self._summary
             if summary["handle"] is None or summary["state"] == "waiting":
                 summary = await self._find()
-            if summary["handle"] is None or not _live(summary):
+            if not _live(summary) or summary["state"] == "waiting":
                 return None
-            try:
-                handle = Handle(*summary["handle"])
-                return await handle.through(scheduler_of(self.client), method, *args, timeout=timeout)
-            except ServerGone:
+            if summary["handle"] is not None:
+                with contextlib.suppress(ServerGone):
+                    return await self._ask_at(Handle(*summary["handle"]), method, *args, timeout=timeout)
                 await self._find()  # it ended or moved since
-        summary = await self._find()
-        if not _live(summary):
-            return None
-        raise ServerGone(f"the server of run {self.name!r} does not answer at {summary['handle'][1]}")
+            if time.monotonic() > limit:
+                raise ServerGone(f"run {self.name!r} has no server, {summary.get('waits') or 'and none took over yet'}")
+            await asyncio.sleep(0.05)
+
+    async def _ask_at(self, handle: Handle, method: str, *args: Any, timeout: float) -> Any:
+        """Ask this server, as long as it is the run's: a dead worker's address may leave a call unanswered for long."""
+        call = asyncio.ensure_future(handle.through(scheduler_of(self.client), method, *args, timeout=timeout))
+        try:
+            while not (await asyncio.wait([call], timeout=LOOK))[0]:
+                now = (await self._find())["handle"]
+                if now is None or Handle(*now) != handle:
+                    raise ServerGone(f"the server of run {self.name!r} is at {handle.address} no more")
+        finally:
+            call.cancel()
+        return call.result()
 
     async def _outcome(self) -> Ending | None:
         summary = self._summary if self._summary["outcome"] else await self._find()
@@ -297,6 +314,30 @@ class Run:
         if version is None:
             raise InvalidInput(f"run {self.name!r} is not live ({summary['state']}): nothing to update")
         return version
+
+    def move_server(self, worker: str | None = None) -> str:
+        """Move the server to another worker, losing no push: before its machine goes, say.
+
+        Parameters
+        ----------
+        worker : str
+            Name or address of the worker it is to go to; None: whichever suits.
+
+        Returns
+        -------
+        str
+            The address of the worker that has it now.
+
+        Raises
+        ------
+        InvalidInput
+            There is no such worker, no other one, or no server.
+        """
+        out: str = self._sync(self._move_server, worker)
+        return out
+
+    async def _move_server(self, worker: str | None) -> str:
+        return str(await ask_supervisor(self.client, "move", name=self.name, worker=worker, timeout=200.0))
 
     # -- chunks that come and go -----------------------------------------------------------------
 

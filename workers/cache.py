@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from paramserver.errors import RunFailed
 from paramserver.workers.fingerprint import fingerprint, nbytes
+from paramserver.workers.ledger import Ledger
 from paramserver.workers.problems.base import Problem
 
 SCAN = 0.5  #: seconds between looks at what Dask holds
@@ -50,6 +51,7 @@ class ChunkCache:
     def __init__(self, worker: Any, problem: Problem, keys: Mapping[int, tuple[Any, ...]], roster: int = 0) -> None:
         self.worker, self.problem, self.keys, self.roster = worker, problem, keys, roster
         self._copies: dict[Any, Any] = {}
+        self.ledger = Ledger(worker.memory_manager.memory_limit)
         self.copied = (0, 0.0)  #: chunks copied so far, and the seconds of it
         self._loaded: dict[int, Loaded] = {}
         self._lock = threading.Lock()

@@ -61,6 +61,7 @@ class ADMM(Consensus):
         "x": ("p",), "w": ("p",), "y": ("p",), "f": (), "M": ("p", "p"),
     }  # fmt: skip
     optional: ClassVar[frozenset[str]] = frozenset({"M"})
+    replays: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

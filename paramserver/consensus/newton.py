@@ -55,6 +55,7 @@ class AggregatedNewton(AnchoredNewton):
         "x": ("p",), "f": (), "g": ("p",), "H": ("p", "p"), "every": ()
     }  # fmt: skip
     optional: ClassVar[frozenset[str]] = frozenset({"H", "every"})
+    replays: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian")
 
     def init(self, setup: Setup) -> NewtonState:

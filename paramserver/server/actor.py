@@ -20,7 +20,7 @@ from paramserver.errors import InvalidInput, RunFailed, ServerGone, StepFailed
 from paramserver.messages import Array, Assignment, Failure, Push, Reply, Request, Stop, Version, Wait
 from paramserver.profile import Profile
 from paramserver.server import reading
-from paramserver.server.core import Core
+from paramserver.server.durable import Durable, Source, taken_over
 from paramserver.server.handle import open_door, pack, unpack
 from paramserver.views import ChunkValue, History, Params, Status
 
@@ -44,15 +44,16 @@ class _Call(NamedTuple):
 class Server:
     """One run's server on a worker; see `Core` for what it does."""
 
-    def __init__(self, blob: bytes, run_id: str, epoch: int) -> None:
+    def __init__(self, blob: bytes, run_id: str, epoch: int, source: Source = None) -> None:
         spec, keys = cloudpickle.loads(blob)
-        self._keys: dict[int, tuple[Any, ...]] = dict(enumerate(keys))
-        self._roster = self._crossed = 0  #: how often chunks came or went; how many that left were crossed off
-        self._worker = get_worker()
-        open_door(self._worker)
+        self.keys: dict[int, tuple[Any, ...]] = dict(keys)
+        self.worker = get_worker()
+        open_door(self.worker)
         self.run_id, self.epoch = run_id, epoch
-        self.core = Core(spec, epoch, time.monotonic())
-        self.core.memory_limit = self._worker.memory_manager.memory_limit
+        self.core = taken_over(spec, epoch, source, self.worker)
+        #: how often chunks came or went, more in every epoch; how many that left were crossed off
+        self._roster, self._crossed = (epoch - 1) * 10**6, self.core.census.left
+        self.core.memory_limit = self.worker.memory_manager.memory_limit
         self._setup = (spec.problem, spec.rule)
         self._inbox: list[_Call] = []
         self._parked: dict[str, _Call] = {}
@@ -60,19 +61,39 @@ class Server:
         self._ticker: asyncio.Task[None] | None = None
         self._last = 0.0  #: seconds that a core step takes, lately
         self._announced = ""
-        self._turns = 0  #: changes by users: an end announced before one is no end after it
+        self.turns = 0  #: changes by users: an end announced before one is no end after it
         self._runners: dict[str, float] = {}
+        self.durable = Durable(self)
 
     # -- runners ---------------------------------------------------------------------------------
 
     async def hello(self, packed: Any) -> Any:
         """What a runner needs to begin: (problem, rule, keys of every chunk's parts, roster)."""
-        self._wake()
+        self._mine()
         run_id = unpack(packed)
         if run_id != self.run_id:
             raise ServerGone(f"this is the server of run {self.run_id}, not of {run_id}")
         self._cross_off()
-        return self._setup[0], self.core.params.rule, self._keys, self._roster
+        seqs = {i: None if slot.fields is None else slot.seq for i, slot in enumerate(self.core.params.slots)}
+        return self._setup[0], self.core.params.rule, self.keys, self._roster, seqs if self.epoch > 1 else {}
+
+    async def replay(self, packed: Any) -> None:
+        """What a runner pushed to the server before this one."""
+        pushes: list[Push] = unpack(packed)
+        async with self._mine():
+            for push in pushes:
+                self.core.replay(push, time.monotonic())
+            await self._work()
+
+    def _mine(self) -> asyncio.Lock:
+        """The lock, for a call from outside."""
+        self._check_current()
+        return self._wake()
+
+    def _check_current(self) -> None:
+        """Another server has this run: whoever asks here must look for it."""
+        if self.durable.superseded:
+            raise ServerGone(f"epoch {self.epoch} of run {self.run_id} is over: another server has it")
 
     async def exchange(self, packed: Any) -> Any:
         """One step of a runner: its push in (a `Request`), its next assignment out (a `Reply`)."""
@@ -91,6 +112,7 @@ class Server:
         runner = request.runner
         if (request.run_id, request.epoch) != (self.run_id, self.epoch):
             return Stop(f"this is epoch {self.epoch} of run {self.run_id}")
+        self._check_current()
         lock = self._wake()
         now = time.monotonic()
         self._runners[runner] = now
@@ -194,8 +216,9 @@ class Server:
 
     async def _tick(self) -> None:
         """Limits, `until`, parked runners; ends with the run."""
-        while self.core.state not in ("finished", "failed"):
+        while self.core.state not in ("finished", "failed") and not self.durable.superseded:
             await asyncio.sleep(TICK)
+            self.durable.look()
             try:
                 await self._until()
                 async with self._wake():
@@ -224,13 +247,15 @@ class Server:
 
     async def _announce(self) -> None:
         """Tell the supervisor how it ended; it asks by itself should this not arrive."""
-        turn = self._turns
+        if self.durable.superseded:
+            return
+        turn = self.turns
         for pause in (0.0, 0.2, 1.0, 5.0):
             await asyncio.sleep(pause)
-            if turn != self._turns or not self.core.over:
+            if turn != self.turns or not self.core.over:
                 return  # it goes on since
             try:
-                await self._worker.scheduler.paramserver(do="ended", **self.outcome())
+                await self.worker.scheduler.paramserver(do="ended", **self.outcome())
                 return
             except (OSError, RuntimeError):
                 logger.warning("paramserver: cannot reach the scheduler to report the end of %s", self.run_id)
@@ -244,7 +269,7 @@ class Server:
         return {
             "run_id": self.run_id,
             "epoch": self.epoch,
-            "turn": self._turns,
+            "turn": self.turns,
             "state": core.state,
             "reason": core.reason,
             "outcome": cloudpickle.dumps(Ending(value, self._status(), reading.profile(core, time.monotonic()))),
@@ -254,15 +279,15 @@ class Server:
 
     async def ping(self) -> frozenset[int]:
         """The chunks that there are, whose data the supervisor is to hold."""
-        self._wake()
+        self._mine()
         self._cross_off()
         if self.core.over and self._announced:
             self._telling = asyncio.create_task(self._announce())
-        return frozenset(self._keys)
+        return frozenset(self.keys)
 
     async def gone(self, worker: str) -> None:
         """A worker left the cluster."""
-        async with self._wake():
+        async with self._mine():
             self.core.dispatch.gone(worker)
             self.core.timesheet.gone(worker, time.monotonic())
             for runner in [r for r in self._runners if r.rpartition("#")[0] == worker]:
@@ -273,9 +298,22 @@ class Server:
 
     async def fail(self, error: Exception) -> None:
         """The supervisor found that the run cannot go on."""
-        async with self._wake():
+        async with self._mine():
             self.core.fail(error, time.monotonic())
             await self._work()
+
+    async def drain(self) -> None:
+        """Take nothing more: another server will `fetch` the state. Pushes that come too late are sent to that one."""
+        async with self._mine():
+            self.durable.drain()
+            for call in [*self._parked.values(), *self._inbox]:
+                if not call.answer.done():
+                    call.answer.set_exception(ServerGone(f"the server of run {self.run_id} is being moved"))
+            self._parked, self._inbox = {}, []
+
+    async def fetch(self) -> bytes:
+        """The drained state, whole."""
+        return await self.durable.drained()
 
     async def note(self, text: str) -> None:
         """Something that a reader of the status should know."""
@@ -285,11 +323,12 @@ class Server:
 
     async def params(self) -> Params | None:
         """Today's parameters."""
+        self._check_current()
         return reading.params(self.core, time.monotonic())
 
     async def status(self) -> Status:
         """How the run is doing."""
-        async with self._wake():
+        async with self._mine():
             return self._status()
 
     def _status(self) -> Status:
@@ -299,52 +338,51 @@ class Server:
             if now - seen < 60.0:
                 worker = runner.rpartition("#")[0]
                 runners[worker] = runners.get(worker, 0) + 1
-        return reading.status(self.core, now, runners, self._worker.address)
+        return reading.status(self.core, now, runners, self.worker.address)
 
     async def values(self, what: str, chunk: int | None) -> list[ChunkValue]:
         """Duals or local variables."""
-        async with self._wake():
+        async with self._mine():
             return reading.values(self.core, what, chunk)
 
     async def slope(self) -> Array | None:
         """Σ y_i where the penalty acts."""
-        async with self._wake():
+        async with self._mine():
             return reading.slope(self.core)
 
     async def profile(self) -> Profile:
         """Where the time went so far."""
-        async with self._wake():
+        async with self._mine():
             return reading.profile(self.core, time.monotonic())
 
     async def history(self) -> History:
         """The thinned record so far."""
-        async with self._wake():
+        async with self._mine():
             return self.core.record.history()
 
     # -- changes ---------------------------------------------------------------------------------
 
     async def stop(self, verify: bool) -> None:
         """End the run, with a certificate if ``verify``."""
-        async with self._wake():
+        async with self._mine():
             self.core.end("stopped", time.monotonic(), verify)
             await self._work()
 
     async def update(self, penalty: Any, tol: float | None, settings: dict[str, Any]) -> Version:
         """Change a live run."""
-        async with self._wake():
+        async with self._mine():
             version = self.core.update(penalty, tol, settings, time.monotonic())
             await self._resume()
             return version
 
     async def _resume(self) -> None:
         """A change was made: what was announced before is no longer so. The caller holds the lock."""
-        self._turns += 1
+        self.turns += 1
         if self._announced:
             self._announced = ""
-            await self._worker.scheduler.paramserver(
-                do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self._turns
-            )
+            await self.worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self.turns)
         await self._work()
+        await self.durable.keep()  # before it is acknowledged: a server that takes over must know of it
 
     async def about(self) -> tuple[Any, float]:
         """What a client needs to cut data alike: (problem, rows a chunk)."""
@@ -353,10 +391,10 @@ class Server:
 
     async def add(self, keys: list[tuple[Any, ...]], columns: int | None, names: tuple[str, ...] | None) -> list[int]:
         """More chunks, whose keys the supervisor holds: their numbers."""
-        async with self._wake():
+        async with self._mine():
             self._check_columns(columns, names)
             ids = self.core.add(len(keys), time.monotonic())
-            self._keys = {**self._keys, **dict(zip(ids, keys, strict=True))}
+            self.keys = {**self.keys, **dict(zip(ids, keys, strict=True))}
             self._roster += 1
             await self._resume()
             return ids
@@ -371,20 +409,20 @@ class Server:
 
     async def drop(self, chunks: list[int]) -> None:
         """These chunks leave the objective."""
-        async with self._wake():
+        async with self._mine():
             self.core.drop(chunks)
             await self._resume()
 
     async def refuse(self, chunk: int, why: str) -> bool:
         """The supervisor found that a chunk cannot be had; whether the run goes on without it."""
-        async with self._wake():
+        async with self._mine():
             refused = self.core.refuse(chunk, why)
             await self._work()
-            return refused or chunk not in self._keys
+            return refused or chunk not in self.keys
 
     def _cross_off(self) -> None:
         """Forget the keys of chunks that left."""
         if self.core.census.left > self._crossed:
             slots, self._crossed = self.core.params.slots, self.core.census.left
-            self._keys = {i: keys for i, keys in self._keys.items() if not slots[i].gone}
+            self.keys = {i: keys for i, keys in self.keys.items() if not slots[i].gone}
             self._roster += 1

@@ -1,7 +1,9 @@
 """A core's state ↔ msgpack: plain values and arrays, no pickle.
 
 What a user plugged in is stored by name and settings only; `load` takes the objects themselves
-from the run's spec. A verification under way is not stored: the next epoch asks anew.
+from the run's spec. A verification under way is not stored: the next epoch asks anew. An *anchor*
+leaves out the slots' local models and the rule's sums of them: it is small, and what it lacks comes
+from what runners push again, and from new steps.
 """
 
 from __future__ import annotations
@@ -27,29 +29,42 @@ FORMAT = 1
 _ARRAY = 1  #: msgpack extension code
 
 
-def dump(core: Core) -> bytes:
-    """The state as msgpack."""
+def dump(core: Core, now: float, *, anchor: bool = False) -> bytes:
+    """The state as msgpack, at once."""
+    return pack(snapshot(core, now, anchor=anchor))
+
+
+def snapshot(core: Core, now: float, *, anchor: bool = False) -> dict[str, Any]:
+    """The state as of now, for `pack` in another thread: what the core changes in place is copied."""
     params = core.params
-    state = {
+    whole = not anchor and params.state is not None
+    return {
         "format": FORMAT,
         "run_id": core.spec.run_id,
         "epoch": core.epoch,
         "n": params.version.n,
+        "seconds": now - core.started,
         "bound_by": None if params.setup is None else params.bound_by,
         "survey": None if params.setup is None else params.survey,
         "start": None if params.setup is None else [params.setup.start.z, params.setup.start.objective],
         "z": params.z,
         "rule": _named(params.rule),
         "penalty": _named(params.spec.penalty if params.setup is None else params.bound.penalty),
-        "rule_state": None if params.state is None else _fields(params.state),
-        "slots": [_slot(slot) for slot in params.slots],
+        "rule_state": _copied(params.state) if whole else None,
+        "slots": [_slot(slot, whole) for slot in params.slots],
         "newcomers": sorted(core.census.newcomers),
         "counting": core.state == "surveying",
-        "fresh": sorted(params.fresh),
+        "fresh": sorted(params.fresh) if whole else [],
         "tol": core.stopping.tol,
         "pushes": core.record.pushes,
+        "replayed": core.record.replayed,
         "verified": None if core.verifier.verified is None else list(core.verifier.verified),
+        "notes": [note for note in core.notes if note not in core.notes.found],
     }
+
+
+def pack(state: dict[str, Any]) -> bytes:
+    """A snapshot as bytes."""
     out: bytes = msgpack.packb(state, default=_pack)
     return out
 
@@ -67,9 +82,10 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
         raise InvalidInput(f"the state has format {state['format']}, this version reads {FORMAT}")
     if state["run_id"] != spec.run_id:
         raise InvalidInput(f"the state is of run {state['run_id']}, not of {spec.run_id}")
-    core = Core(spec, epoch, now)
+    core = Core(spec, epoch, now - state["seconds"])
     core.stopping.tol = state["tol"]
-    core.record.pushes = state["pushes"]
+    core.record.pushes, core.record.replayed = state["pushes"], state["replayed"]
+    core.notes.extend(state["notes"])
     params = core.params
     core.census.add(len(state["slots"]) - len(params.slots), now)
     for slot, kept in zip(params.slots, state["slots"], strict=True):
@@ -98,7 +114,7 @@ def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, n
     params.survey = state["survey"]
     params.begin(Start(*state["start"]), now)
     params.bind(_renamed(params.spec.penalty, state["penalty"]))
-    for name, value in state["rule_state"].items():
+    for name, value in (state["rule_state"] or {}).items():
         setattr(params.state, name, value)
     params.fresh = set(state["fresh"])
     z = np.array(state["z"])
@@ -106,9 +122,9 @@ def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, n
     params.published = Published(Version(epoch, state["n"]), z, now)
 
 
-def _slot(slot: Slot) -> dict[str, Any]:
-    names = ("seq", "version", "fields", "survey", "fingerprint", "pushes", "gone")
-    return {name: getattr(slot, name) for name in names}
+def _slot(slot: Slot, whole: bool) -> dict[str, Any]:
+    names = ("seq", "version", "survey", "fingerprint", "pushes", "gone")
+    return {**{name: getattr(slot, name) for name in names}, "fields": slot.fields if whole else None}
 
 
 def _restore_slot(slot: Slot, kept: dict[str, Any]) -> None:
@@ -120,6 +136,11 @@ def _restore_slot(slot: Slot, kept: dict[str, Any]) -> None:
 
 def _fields(value: Any) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in fields(value)}
+
+
+def _copied(state: Any) -> dict[str, Any]:
+    """A rule may change its own arrays in place."""
+    return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in _fields(state).items()}
 
 
 def _named(plugin: Any) -> dict[str, Any]:

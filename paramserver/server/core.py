@@ -90,6 +90,16 @@ class Core(Changes):
             self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
         return Outcome.LATE
 
+    def replay(self, push: Push, now: float) -> Outcome:
+        """Take what an earlier epoch's server may have had, or not."""
+        if self.over or self.state == "surveying":
+            return Outcome.LATE
+        try:
+            return self.intake.replay(push, now)
+        except Exception as error:
+            self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
+        return Outcome.LATE
+
     def _chunk_failed(self, chunk: int, error: Exception, now: float) -> None:
         """A run under way ends with a chunk that counts; a newcomer is refused, and one that left cannot harm.
 

@@ -36,6 +36,28 @@ class Intake:
             self._refuse(push, outcome)
         return outcome
 
+    def replay(self, push: Push, now: float) -> Outcome:
+        """A push that went to a server before this one, whose state may be older: taken where its slot lacks it."""
+        outcome = self._replayed(push)
+        if outcome is Outcome.ACCEPTED:
+            slot = self.params.slots[push.chunk]
+            slot.seq, slot.served, slot.pushes = push.seq, now, slot.pushes + 1
+            self.record.replayed += 1
+            self.record.push(outcome)
+        return outcome
+
+    def _replayed(self, push: Push) -> Outcome:
+        if self.is_gone(push.chunk):
+            return Outcome.UNKNOWN_CHUNK
+        slot, rule = self.params.slots[push.chunk], self.params.rule
+        if push.task is not Task.SOLVE or push.trouble is not None or self.params.setup is None:
+            return Outcome.LATE
+        if slot.fields is not None and push.seq <= slot.seq:
+            return Outcome.LATE
+        if not rule.replays and (slot.fields is None or push.seq != slot.seq + 1):
+            return Outcome.LATE  # of a state that this rule no longer has
+        return self.params.absorb(push)
+
     def is_gone(self, chunk: int) -> bool:
         """Whether there is no such chunk (any more)."""
         return not 0 <= chunk < len(self.params.slots) or self.params.slots[chunk].gone

@@ -19,6 +19,7 @@ class Record:
     """Counts and history of one run."""
 
     pushes: int = 0
+    replayed: int = 0  #: of these, pushed again to a server that took over
     outcomes: Counter[str] = field(default_factory=Counter)
     _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT))
     _rows: list[tuple[float, ...]] = field(default_factory=list)

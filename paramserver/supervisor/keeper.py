@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import cloudpickle
@@ -17,17 +17,17 @@ from paramserver.ending import Ending
 from paramserver.errors import CallTimeout, ChunkLost, InvalidInput, ParamServerError, RunFailed, ServerLost, StepFailed
 from paramserver.server.actor import Server
 from paramserver.server.handle import Handle
+from paramserver.supervisor.crew import Crew
+from paramserver.supervisor.data import KEYS_LIMIT, Holder
+from paramserver.supervisor.places import Places
 from paramserver.supervisor.record import RunRecord
-from paramserver.workers import runner
 
 logger = logging.getLogger("paramserver")
 
-SILENCE = 60.0  #: seconds without an answer before the server is given up
+PING = 2.0  #: seconds for a server to answer
+MISSES = 3  #: pings in a row without an answer before another server takes over
+DEATHS = 5  #: servers lost without a push kept since: there is no use in another
 DISMISS = 2.0  #: seconds that runners get to hear of the end before their tasks are released
-SHARED_UP_TO = 4  #: workers up to which the server's worker gets runners too
-RESTART = 2.0  #: seconds before a runner that ended by itself is started again
-KEYS_LIMIT = 120.0  #: seconds for the chunks' keys to appear on the scheduler
-TRIES = 5  #: failures of a worker's runners in a row before it is left alone
 
 
 class Keeper:
@@ -35,6 +35,8 @@ class Keeper:
 
     def __init__(self, scheduler: Any, on_end: Callable[[RunRecord], None]) -> None:
         self.scheduler, self.on_end = scheduler, on_end
+        self.data, self.places = Holder(scheduler), Places(scheduler)
+        self.crew = Crew(scheduler, self.places, self._say_failed)
         self._client: Client | None = None
         self._client_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -64,22 +66,10 @@ class Keeper:
     # -- data ------------------------------------------------------------------------------------
 
     async def hold(self, record: RunRecord) -> None:
-        """Hold the run's keys; their graph may still be under way on the client's stream."""
-        await self._hold(record, _data(record.keys.values()))
+        """Hold the run's data."""
+        await self.data.hold(record, record.keys.values())
         record.held = True
         record.reached("data held")
-
-    async def _hold(self, record: RunRecord, keys: set[Any]) -> None:
-        limit = time.monotonic() + KEYS_LIMIT
-        while not all(key in self.scheduler.tasks for key in keys):
-            if time.monotonic() > limit:
-                missing = [key for key in keys if key not in self.scheduler.tasks]
-                raise ChunkLost(
-                    f"{len(missing)} of {len(keys)} chunk keys did not reach the scheduler within "
-                    f"{KEYS_LIMIT:g} s, for instance {missing[0]!r}"
-                )
-            await asyncio.sleep(0.005)
-        self.scheduler.client_desires_keys(list(keys), record.holder)
 
     async def add(
         self, record: RunRecord, keys: list[tuple[Any, ...]], columns: int | None, names: tuple[str, ...] | None
@@ -90,56 +80,22 @@ class Keeper:
             await asyncio.sleep(0.02)
         if record.handle is None or not record.live:
             raise InvalidInput(f"run {record.name!r} has no server yet: it waits {self.waits_for(record)}")
-        await self._hold(record, _data(keys))
+        await self.data.hold(record, keys)
         try:
             ids: list[int] = await self.ask(record, "add", keys, columns, names, timeout=60.0)
         except ParamServerError as error:
             if not isinstance(error, CallTimeout):  # then they may have been taken all the same
-                self._let_go(record, _data(keys))
+                self.data.let_go(record, keys)
             raise
         record.keys.update(zip(ids, keys, strict=True))
         return ids
 
-    def _let_go(self, record: RunRecord, keys: set[Any]) -> None:
-        """Release these keys, as far as no chunk of the run has them."""
-        self.scheduler.client_releases_keys(list(keys - _data(record.keys.values())), record.holder)
-
-    def _cross_off(self, record: RunRecord, there: frozenset[int], asked: set[int]) -> None:
-        """Chunks that left since: the server has them no more."""
-        left = [record.keys.pop(chunk) for chunk in asked - there if chunk in record.keys]
-        if left:
-            self._let_go(record, _data(left))
-
-    def release(self, record: RunRecord) -> None:
-        """Let go of the run's data, runners and server; a future out of scope is released."""
-        record.runners.clear()
-        if record.actor is not None:
-            record.actor.release()  # `serve` may still wait for it, and hold it
-        record.actor = None
-        record.blob = b""
-        if record.holder in self.scheduler.clients:
-            self.scheduler.client_releases_keys(list(_data(record.keys.values())), record.holder)
-            self.scheduler.clients.pop(record.holder, None)
-
     async def _check_chunks(self, record: RunRecord) -> None:
         """A chunk that cannot be had ends the run, unless it was added and does not count yet."""
         for i, parts in list(record.keys.items()):
-            why = self._lost(i, parts)
+            why = self.data.lost(i, parts)
             if why and not (record.handle is not None and await self._refused(record, i, why)):
                 return self.fail(record, ChunkLost(why))
-
-    def _lost(self, chunk: int, parts: tuple[Any, ...]) -> str:
-        for key in (key for key in parts if key is not None):
-            task = self.scheduler.tasks.get(key)
-            if task is None or task.state == "forgotten":
-                return (
-                    f"chunk {chunk} is gone: the worker that held it left and it cannot be computed again "
-                    "(scattered data?); pass lazy or persisted collections instead"
-                )
-            if task.state == "erred":
-                why = (task.exception_blame or task).exception_text or "its task failed"
-                return f"chunk {chunk} cannot be computed: {why}"
-        return ""
 
     async def _refused(self, record: RunRecord, chunk: int, why: str) -> bool:
         """Whether its server goes on without this chunk; where it does not answer, the next look asks again."""
@@ -150,27 +106,106 @@ class Keeper:
     # -- the server ------------------------------------------------------------------------------
 
     async def serve(self, record: RunRecord) -> None:
-        """Create the server as soon as a worker can hold it, then its runners."""
+        """Create this epoch's server as soon as a worker can hold it, then its runners."""
+        epoch = record.epoch
         try:
-            client = await self.client()
-            key = f"paramserver-server-{record.run_id}-{record.epoch}"
-            apart = {"resources": {"paramserver": 1}} if self._reserved() else {}
-            record.actor = client.submit(
-                Server, record.blob, record.run_id, record.epoch, actor=True, key=key, priority=1000, **apart
-            )
-            await record.actor
-            if not record.live:
+            handle = await self._create(record, epoch)
+            if record.epoch != epoch or not record.live:
                 return
-            (worker,) = self.scheduler.tasks[key].who_has
-            record.handle = Handle(key, worker.address, record.run_id, record.epoch)
-            record.heard = time.monotonic()
-            record.state = "live"
+            record.handle, record.heard, record.misses = handle, time.monotonic(), 0
+            if record.state == "waiting":
+                record.state = "live"
             record.reached("server up")
-            await self.start_runners(record)
+            await self._begin(record)
         except Exception as error:
-            if record.live:
-                logger.exception("paramserver: run %s has no server", record.name)
-                self.end(record, "failed", str(error), _as_failure(record, error))
+            if record.live and record.epoch == epoch:
+                await self._not_served(record, error)
+
+    async def _create(self, record: RunRecord, epoch: int) -> Handle:
+        client = await self.client()
+        key = f"paramserver-server-{record.run_id}-{epoch}"
+        where = await self.places.server(record, client)
+        actor = client.submit(
+            Server, record.blob, record.run_id, epoch, record.source, actor=True, key=key, priority=1000, **where
+        )
+        record.actor = actor
+        await actor
+        (worker,) = self.scheduler.tasks[key].who_has
+        return Handle(key, worker.address, record.run_id, epoch)
+
+    async def _begin(self, record: RunRecord) -> None:
+        """Runners; and what a server that took over cannot know."""
+        await self.start_runners(record)
+        for text in (record.why, self.places.fragile(record)):
+            if text:
+                await self.tell(record, "note", text)
+        if record.stopping is not None:
+            await self.tell(record, "stop", record.stopping)
+
+    async def _not_served(self, record: RunRecord, error: Exception) -> None:
+        """The first server cannot be created: the run fails. A later one may find another worker."""
+        logger.warning("paramserver: run %s has no server: %r", record.name, error)
+        if record.epoch == 1 and record.source is None and not _of_worker(error):
+            self.end(record, "failed", str(error), _as_failure(record, error))
+        else:
+            await asyncio.sleep(0.5)
+            self.lost_server(record, f"it could not be created: {error}")
+
+    def lost_server(self, record: RunRecord, why: str) -> None:
+        """Another takes over from the last anchor, under a new epoch; after too many in vain the run ends."""
+        if not record.live:
+            return
+        record.deaths += 1
+        where = "" if record.handle is None else f" at {record.handle.address}"
+        text = f"the server of run {record.name!r}{where} was lost ({why})"
+        if record.deaths >= DEATHS:
+            error = f"{text}, the {DEATHS}th in a row without a push kept since: launch again, with z0= the last z read"
+            return self.end(record, "failed", "server lost", ServerLost(error))
+        logger.warning("paramserver: %s; another takes over", text)
+        if isinstance(record.source, Handle):  # it was lost before it was asked for its state
+            record.source = record.anchor
+        self._next_epoch(record, text)
+
+    def _next_epoch(self, record: RunRecord, why: str) -> None:
+        record.epoch, record.turn, record.why = record.epoch + 1, 0, why
+        record.handle, actor = None, record.actor
+        if actor is not None:
+            actor.release()
+        self.spawn(self.serve(record))
+
+    async def move(self, record: RunRecord, worker: str | None) -> str:
+        """Drain the server, and let another on another worker take over all it has: its address."""
+        old, actor = record.handle, record.actor
+        if old is None or not record.live:
+            raise InvalidInput(f"run {record.name!r} has no server to move: it is {record.state}")
+        others = [address for address in self.scheduler.workers if address != old.address]
+        target = next((a for a in others if worker in (a, self.scheduler.workers[a].name)), "")
+        if not others or (worker is not None and not target):
+            there = ", ".join(f"{self.scheduler.workers[a].name}" for a in others) or "none"
+            raise InvalidInput(f"the server cannot be moved to {worker or 'another worker'}: other workers are {there}")
+        await self.ask(record, "drain", timeout=30.0)
+        record.avoid, record.prefer, record.source, record.actor = old.address, target, old, None
+        self._next_epoch(record, "")
+        limit = time.monotonic() + KEYS_LIMIT
+        while record.live and record.handle is None and time.monotonic() < limit:
+            await asyncio.sleep(0.01)
+        if actor is not None:
+            actor.release()  # its state was fetched
+        record.avoid = record.prefer = ""
+        if record.handle is None:
+            raise CallTimeout(f"run {record.name!r} has no server yet, {KEYS_LIMIT:g} s after it was drained")
+        return record.handle.address
+
+    def keep(self, record: RunRecord, epoch: int, number: int, blob: bytes, state: bytes, pushes: int) -> bool:
+        """Take a server's anchor; False where another has the run by now."""
+        if epoch != record.epoch or not record.live:
+            return False
+        if (epoch, number) > record.kept:
+            if pushes > record.pushes:
+                record.deaths = 0
+            record.kept, record.pushes, record.blob, record.anchor = (epoch, number), pushes, blob, state
+            record.source = state
+        return True
 
     def waits_for(self, record: RunRecord) -> str:
         """Why a run has no server yet, in words."""
@@ -189,68 +224,21 @@ class Keeper:
         client = await self.client()
         return await record.handle.direct(client.rpc, method, *args, timeout=timeout)
 
-    def lost_server(self, record: RunRecord, why: str = "its worker left the cluster") -> None:
-        """The run ends with its server."""
-        assert record.handle is not None
-        text = (
-            f"the server of run {record.name!r} at {record.handle.address} is lost: {why}; launch again "
-            "with z0= the last parameters read, on a worker that lives longer"
-        )
-        self.end(record, "failed", "server lost", ServerLost(text))
-
     # -- runners ---------------------------------------------------------------------------------
 
     async def start_runners(self, record: RunRecord) -> None:
-        """A runner for every thread of every worker that has none."""
+        """Where there are none, and should be."""
         client = await self.client()
-        for address in self._hosts(record):
-            if not self._wants_runners(record, address):
-                continue
-            record.started[address] = time.monotonic()
-            count = record.runners_per_worker or self.scheduler.workers[address].nthreads
-            stamp = f"{record.run_id}-{address}-{time.monotonic_ns()}"
-            record.runners[address] = [
-                client.submit(
-                    runner.run, record.handle, k, key=f"paramserver-runner-{stamp}-{k}", workers=[address],
-                    priority=500, pure=False, retries=0,
-                )
-                for k in range(count)
-            ]  # fmt: skip
+        if record.live and record.handle is not None:
+            self.crew.start(record, client)
 
-    def _wants_runners(self, record: RunRecord, address: str) -> bool:
-        """None there, or ended by themselves a while ago and not failing for ever."""
-        futures = record.runners.get(address)
-        if futures is None:
-            return True
-        if not all(future.done() for future in futures):
-            return False
-        if time.monotonic() - record.started[address] < RESTART or record.failures.get(address, 0) >= TRIES:
-            return False
-        if all(future.status == "error" for future in futures):
-            record.failures[address] = count = record.failures.get(address, 0) + 1
-            if count == 1 or count == TRIES:
-                self.spawn(self._note(record, address, futures[0], last=count == TRIES))
-        else:
-            record.failures.pop(address, None)
-        return record.failures.get(address, 0) < TRIES
+    def _say_failed(self, record: RunRecord, address: str, future: Future, last: bool) -> None:
+        self.spawn(self._note(record, address, future, last))
 
     async def _note(self, record: RunRecord, address: str, future: Future, last: bool) -> None:
         error = await future.exception()
         left = "; it is left alone from now on" if last else ""
         await self.tell(record, "note", f"runners on {address} failed: {type(error).__name__}: {error}{left}")
-
-    def _reserved(self) -> list[str]:
-        return [address for address, ws in self.scheduler.workers.items() if "paramserver" in ws.resources]
-
-    def _hosts(self, record: RunRecord) -> list[str]:
-        """Workers that should run the run's steps."""
-        assert record.handle is not None
-        workers = self.scheduler.workers.items()
-        everyone = [address for address, ws in workers if ws.status.name in ("running", "paused")]
-        reserved = set(self._reserved())
-        if len(everyone) > SHARED_UP_TO:
-            reserved.add(record.handle.address)
-        return [address for address in everyone if address not in reserved] or everyone
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -275,6 +263,15 @@ class Keeper:
         await asyncio.sleep(DISMISS if record.handle is not None else 0.0)
         self.release(record)
 
+    def release(self, record: RunRecord) -> None:
+        """Let go of the run's data, runners and server; a future out of scope is released."""
+        record.runners.clear()
+        if record.actor is not None:
+            record.actor.release()  # `serve` may still wait for it, and hold it
+        record.actor = record.source = record.anchor = None
+        record.blob = b""
+        self.data.release(record)
+
     # -- what should be --------------------------------------------------------------------------
 
     async def look_after(self, record: RunRecord) -> None:
@@ -285,23 +282,32 @@ class Keeper:
         if record.handle is None or not record.live:
             return
         if record.handle.address not in self.scheduler.workers:
-            self.lost_server(record)
-            return
-        try:
-            asked = set(record.keys)
-            self._cross_off(record, await self.ask(record, "ping", timeout=2.0), asked)
-            record.heard = time.monotonic()
-        except ParamServerError as error:
-            if record.live and time.monotonic() - record.heard > SILENCE:
-                self.lost_server(record, str(error))
-            return
-        if record.live:
+            return self.lost_server(record, "its worker left the cluster")
+        if await self._answers(record) and record.live:
             await self.start_runners(record)
 
+    async def _answers(self, record: RunRecord) -> bool:
+        """Whether the server does; where it did not for long, another takes over."""
+        asked, epoch = set(record.keys), record.epoch
+        try:
+            there = await self.ask(record, "ping", timeout=PING)
+        except ParamServerError as error:
+            if record.epoch != epoch:
+                return False
+            record.misses += 1
+            if record.misses >= MISSES:
+                self.lost_server(record, f"{MISSES} times in a row: {error}")
+            return False
+        if record.epoch != epoch:
+            return False
+        self.data.cross_off(record, there, asked)
+        record.heard, record.misses = time.monotonic(), 0
+        return True
 
-def _data(chunks: Iterable[tuple[Any, ...]]) -> set[Any]:
-    """The keys of all parts of these chunks."""
-    return {key for parts in chunks for key in parts if key is not None}
+
+def _of_worker(error: Exception) -> bool:
+    """Whether the worker was at fault, not what it was asked to do."""
+    return isinstance(error, OSError) or "lost" in str(error).lower()
 
 
 def _as_failure(record: RunRecord, error: Exception) -> ParamServerError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from distributed import SchedulerPlugin
 
-from paramserver.errors import InvalidInput, NameTaken, ParamServerError, RunFailed, UnknownRun
+from paramserver.errors import InvalidInput, NameTaken, ParamServerError, RunFailed, ServerGone, UnknownRun
 from paramserver.supervisor.keeper import Keeper
 from paramserver.supervisor.record import RunRecord
 
@@ -46,13 +46,20 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         await self.keeper.close()
 
     async def _reconcile(self) -> None:
+        """Each run by itself: one server that does not answer must not keep the others waiting."""
+        looks: dict[str, asyncio.Task[None]] = {}
         while True:
             await asyncio.sleep(RECONCILE)
-            for record in [r for r in self.runs.values() if r.live]:
-                try:
-                    await self.keeper.look_after(record)
-                except Exception:
-                    logger.exception("paramserver: looking after run %s", record.name)
+            looks = {run_id: task for run_id, task in looks.items() if not task.done()}
+            for record in self.runs.values():
+                if record.live and record.run_id not in looks:
+                    looks[record.run_id] = asyncio.create_task(self._look_after(record))
+
+    async def _look_after(self, record: RunRecord) -> None:
+        try:
+            await self.keeper.look_after(record)
+        except Exception:
+            logger.exception("paramserver: looking after run %s", record.name)
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -61,7 +68,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         calls: dict[str, Callable[..., Any]] = {
             "claim": self.claim, "find": self.find, "list": self.listing, "wait": self.wait,
             "stop": self.stop, "forget": self.forget, "ended": self.ended, "resumed": self.resumed,
-            "add": self.add,
+            "add": self.add, "where": self.where, "keep": self.keep, "move": self.move,
         }  # fmt: skip
         try:
             return {"status": "OK", "result": await calls[do](**arguments)}
@@ -149,11 +156,33 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         record = self._find(name)
         if not record.live:
             return
-        if record.handle is None:
+        record.stopping = verify
+        if record.state == "waiting":
             error = RunFailed(f"run {name!r} was stopped before it had a server")
             self.keeper.end(record, "failed", "stopped", error)
-            return
-        await self.keeper.ask(record, "stop", verify, timeout=60.0)
+        elif record.handle is not None:
+            epoch = record.epoch
+            try:
+                await self.keeper.ask(record, "stop", verify, timeout=60.0)
+            except ServerGone:
+                if record.epoch == epoch and record.live and record.handle is not None:
+                    self.keeper.lost_server(record, "it cannot be reached")  # the next is told
+
+    async def where(self, run_id: str) -> Any:
+        """A runner asks for the run's server: its handle, None while there is none, or why there will be none."""
+        record = next((r for r in self.runs.values() if r.run_id == run_id), None)
+        if record is None or not record.live:
+            return "the run is forgotten" if record is None else record.reason or record.state
+        return None if record.handle is None else tuple(record.handle)
+
+    async def keep(self, run_id: str, epoch: int, number: int, blob: bytes, state: bytes, pushes: int) -> bool:
+        """A server's anchor: whether this server still has the run."""
+        record = next((r for r in self.runs.values() if r.run_id == run_id), None)
+        return record is not None and self.keeper.keep(record, epoch, number, blob, state, pushes)
+
+    async def move(self, name: str, worker: str | None) -> str:
+        """Move a run's server to another worker: its new address."""
+        return await self.keeper.move(self._find(name), worker)
 
     async def add(
         self, name: str, run_id: str, keys: bytes, columns: int | None, names: tuple[str, ...] | None
@@ -220,7 +249,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             if not record.live or record.handle is None:
                 continue
             if record.handle.address == worker:
-                self.keeper.lost_server(record)
+                self.keeper.lost_server(record, "its worker left the cluster")
             else:
                 self.keeper.spawn(self.keeper.tell(record, "gone", worker))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import Future
 
+from paramserver.server.durable import Source
 from paramserver.server.handle import Handle
 
 
@@ -24,7 +25,17 @@ class RunRecord:
     state: str = "waiting"  #: "waiting" for a worker, "live", "converged" (kept), "finished", "failed"
     reason: str = ""
     outcome: bytes | None = None  #: pickled `Ending`, once over
-    epoch: int = 1
+    epoch: int = 1  #: of its server
+    source: Source = None  #: where the next server has its state from: an anchor, or a server that is drained
+    anchor: bytes | None = None  #: the last one
+    misses: int = 0  #: pings in a row that the server did not answer
+    kept: tuple[int, int] = (0, 0)  #: (epoch, number) of that anchor
+    pushes: int = 0  #: taken by then
+    deaths: int = 0  #: of its servers, since a push was last known to be kept
+    why: str = ""  #: its last server was lost
+    stopping: bool | None = None  #: a user stopped it, to be verified or not: also the next server must know
+    avoid: str = ""  #: the address that the next server is not to have
+    prefer: str = ""  #: the address that it is to have
     turn: int = 0  #: the server's last change that was heard of
     created: float = field(default_factory=time.time)
     ended: float = 0.0
@@ -61,6 +72,7 @@ class RunRecord:
             "run_id": self.run_id,
             "state": self.state,
             "reason": self.reason,
+            "epoch": self.epoch,
             "handle": None if self.handle is None else tuple(self.handle),
             "outcome": self.outcome,
             "n_chunks": len(self.keys),

@@ -388,7 +388,7 @@ def test_a_checkpoint_keeps_what_came_and_went(rule: Consensus, steps: int) -> N
     play.core.drop([2])
     play.steps(steps)
     spec = play.core.spec
-    play.core = checkpoint.load(checkpoint.dump(play.core), spec, 2, play.now)
+    play.core = checkpoint.load(checkpoint.dump(play.core, play.now), spec, 2, play.now)
     play.core.dispatch.holds("w", range(100))
     result = play.finish()
     assert_optimal(result, play, [i for i in range(CHUNKS) if i != 2])
@@ -420,7 +420,7 @@ def test_columns_keep_the_units_they_had() -> None:
     play.add(6, 7, 8)
     result = play.finish()
     assert play.core.params.problem.units is units
-    again = checkpoint.load(checkpoint.dump(play.core), play.core.spec, 2, play.now)
+    again = checkpoint.load(checkpoint.dump(play.core, play.now), play.core.spec, 2, play.now)
     np.testing.assert_array_equal(again.params.problem.units.scale, units.scale)
     scaled = X / units.scale
     best = reference(ps.Logistic(), scaled, YES, PENALTY)

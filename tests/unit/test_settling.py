@@ -131,7 +131,7 @@ def test_a_checkpoint_keeps_what_gaps_are_relative_to():
     play = Play(problem, X, y, ps.L2(1.0), tol=1e-8)
     while play.core.state == "surveying":
         play.step()
-    again = checkpoint.load(checkpoint.dump(play.core), play.core.spec, 2, play.now)
+    again = checkpoint.load(checkpoint.dump(play.core, play.now), play.core.spec, 2, play.now)
     assert play.core.stopping.scale > 1.0
     assert again.stopping.scale == play.core.stopping.scale
 

@@ -1,0 +1,69 @@
+"""The chunks' keys of a run: held on the scheduler as long as the run needs them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from paramserver.errors import ChunkLost
+from paramserver.supervisor.record import RunRecord
+
+KEYS_LIMIT = 120.0  #: seconds for the chunks' keys to appear on the scheduler
+
+
+class Holder:
+    """Holds data as a client would that has futures of them."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+
+    async def hold(self, record: RunRecord, chunks: Iterable[tuple[Any, ...]]) -> None:
+        """Hold these chunks' keys; their graph may still be under way on the client's stream."""
+        keys, limit = data_keys(chunks), time.monotonic() + KEYS_LIMIT
+        while not all(key in self.scheduler.tasks for key in keys):
+            if time.monotonic() > limit:
+                missing = [key for key in keys if key not in self.scheduler.tasks]
+                raise ChunkLost(
+                    f"{len(missing)} of {len(keys)} chunk keys did not reach the scheduler within "
+                    f"{KEYS_LIMIT:g} s, for instance {missing[0]!r}"
+                )
+            await asyncio.sleep(0.005)
+        self.scheduler.client_desires_keys(list(keys), record.holder)
+
+    def let_go(self, record: RunRecord, chunks: Iterable[tuple[Any, ...]]) -> None:
+        """Release these chunks' keys, as far as no chunk of the run has them."""
+        keys = data_keys(chunks) - data_keys(record.keys.values())
+        self.scheduler.client_releases_keys(list(keys), record.holder)
+
+    def cross_off(self, record: RunRecord, there: frozenset[int], asked: set[int]) -> None:
+        """Chunks that left since: the server has them no more."""
+        left = [record.keys.pop(chunk) for chunk in asked - there if chunk in record.keys]
+        if left:
+            self.let_go(record, left)
+
+    def release(self, record: RunRecord) -> None:
+        """Let go of all."""
+        if record.holder in self.scheduler.clients:
+            self.scheduler.client_releases_keys(list(data_keys(record.keys.values())), record.holder)
+            self.scheduler.clients.pop(record.holder, None)
+
+    def lost(self, chunk: int, parts: tuple[Any, ...]) -> str:
+        """Why a chunk cannot be had; nothing where it can."""
+        for key in (key for key in parts if key is not None):
+            task = self.scheduler.tasks.get(key)
+            if task is None or task.state == "forgotten":
+                return (
+                    f"chunk {chunk} is gone: the worker that held it left and it cannot be computed again "
+                    "(scattered data?); pass lazy or persisted collections instead"
+                )
+            if task.state == "erred":
+                why = (task.exception_blame or task).exception_text or "its task failed"
+                return f"chunk {chunk} cannot be computed: {why}"
+        return ""
+
+
+def data_keys(chunks: Iterable[tuple[Any, ...]]) -> set[Any]:
+    """The keys of all parts of these chunks."""
+    return {key for parts in chunks for key in parts if key is not None}

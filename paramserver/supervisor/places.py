@@ -1,0 +1,84 @@
+"""Where a run's server and its runners are to be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from distributed import Client
+
+from paramserver.supervisor.record import RunRecord
+
+SHARED_UP_TO = 4  #: workers up to which the server's worker gets runners too
+ASK_LIMIT = 2.0  #: seconds for the workers to say how long they live
+
+
+class Places:
+    """The scheduler's workers, as homes."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self._mortal: dict[str, bool] = {}  #: address → whether it was started with a lifetime
+
+    def _here(self) -> list[str]:
+        workers = self.scheduler.workers.items()
+        return [address for address, ws in workers if ws.status.name in ("running", "paused")]
+
+    def reserved(self) -> list[str]:
+        """Workers that are there for servers."""
+        return [address for address, ws in self.scheduler.workers.items() if "paramserver" in ws.resources]
+
+    def runners(self, record: RunRecord) -> list[str]:
+        """Workers that should run the run's steps."""
+        assert record.handle is not None
+        everyone = self._here()
+        apart = set(self.reserved())
+        if len(everyone) > SHARED_UP_TO:
+            apart.add(record.handle.address)
+        return [address for address in everyone if address not in apart] or everyone
+
+    async def server(self, record: RunRecord, client: Client) -> dict[str, Any]:
+        """Options of `Client.submit`: a reserved worker, else one that lives long, else whichever there is."""
+        here = [address for address in self._here() if address != record.avoid]
+        if record.prefer in here:
+            return {"workers": [record.prefer], "allow_other_workers": True}
+        if self.reserved():
+            return {"resources": {"paramserver": 1}}
+        await self._ask(client, here)
+        steady = [address for address in here if not self._mortal.get(address)] or here
+        if not steady or len(steady) == len(self._here()):
+            return {}
+        return {"workers": steady, "allow_other_workers": True}
+
+    async def _ask(self, client: Client, addresses: list[str]) -> None:
+        """Who has a lifetime; whoever does not answer soon is taken to have one."""
+        there = self.scheduler.workers
+        self._mortal = {address: mortal for address, mortal in self._mortal.items() if address in there}
+        unknown = [address for address in addresses if address not in self._mortal]
+        if not unknown:
+            return
+        asked = {address: asyncio.ensure_future(_lifetime(client, address)) for address in unknown}
+        await asyncio.wait(asked.values())
+        self._mortal.update({address: future.result() for address, future in asked.items()})
+
+    def fragile(self, record: RunRecord) -> str:
+        """What threatens the server where it is, in words."""
+        assert record.handle is not None
+        if self._mortal.get(record.handle.address):
+            return (
+                f"the server's worker {record.handle.address} was started with a lifetime: start one without, or one "
+                "with --resources paramserver=1, and the next server goes there"
+            )
+        return ""
+
+
+async def _lifetime(client: Client, address: str) -> bool:
+    try:
+        answer = await asyncio.wait_for(client.run(_has_lifetime, workers=[address], on_error="return"), ASK_LIMIT)
+    except (OSError, asyncio.TimeoutError):
+        return True
+    return answer.get(address) is not False
+
+
+def _has_lifetime(dask_worker: Any) -> bool:
+    return getattr(dask_worker, "lifetime", None) is not None

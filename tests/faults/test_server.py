@@ -1,0 +1,220 @@
+"""The server's worker dies, leaves, or stops answering; the server is moved: the same optimum, by another server."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cluster.helpers import Endless, Processes, Slow, processes, until
+from faults.test_workers import assert_nothing_left, check, launch, names, under_way
+
+import paramserver as ps
+from paramserver import errors
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: Any) -> Iterator[Processes]:
+    with processes(tmp_path_factory.mktemp("own")) as own:
+        yield own
+
+
+@pytest.fixture
+def own(scheduler: Processes) -> Iterator[Processes]:
+    """The module's scheduler; each test has its own workers."""
+    yield scheduler
+    scheduler.stop_workers()
+
+
+@pytest.fixture
+def client(own: Processes) -> Iterator[Any]:
+    with own.client(set_as_default=False) as made:
+        until(lambda: not own.by_name(made))  # the last test's workers are gone
+        yield made
+
+
+def server_of(run: Any) -> str:
+    """Where the run's server is, once there is one."""
+    return str(run.status().server)
+
+
+def test_its_worker_is_killed(own: Processes, client: Any) -> None:
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client)
+    mine, _ = names(own, client, under_way(run))
+    own.workers[mine].kill()
+    began = time.monotonic()
+    run.params()
+    assert time.monotonic() - began < 5
+    result = check(run)
+    assert result.version.epoch == 2
+    status = run.status()
+    assert status.epoch == 2
+    assert any("was lost" in note for note in status.notes)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.5, 2.5])
+def test_it_is_killed_at_any_moment(own: Processes, client: Any, after: float) -> None:
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client, Slow(delay=0.08))
+    mine, _ = names(own, client, server_of_soon(run))
+    time.sleep(after)
+    own.workers[mine].kill()
+    check(run)
+
+
+def server_of_soon(run: Any) -> str:
+    until(lambda: run.status().server, 20, every=0.02)
+    return server_of(run)
+
+
+def test_four_times_in_a_row(own: Processes, client: Any) -> None:
+    """As long as a push is kept in between, there may be any number."""
+    own.add("a", "b", "c", "d", "e", "f")
+    own.wait_for(client, "a", "b", "c", "d", "e", "f")
+    run = launch(client, Slow(delay=0.15))
+    for epoch in range(1, 5):
+        until(lambda epoch=epoch: run.done() or run.status().epoch == epoch, 20, every=0.02)
+        mine, _ = names(own, client, server_of(run))
+        own.workers.pop(mine).kill()
+    result = check(run)
+    assert result.version.epoch >= 4
+
+
+def test_the_only_worker_is_killed_and_another_comes(own: Processes, client: Any) -> None:
+    own.add("a")
+    own.wait_for(client, "a")
+    run = launch(client)
+    under_way(run)
+    own.workers["a"].kill()
+    until(lambda: not own.by_name(client))
+    assert not run.done()
+    own.add("b")
+    check(run)
+
+
+@pytest.mark.parametrize("rule", ["newton", "active", "admm"])
+def test_every_rule_survives(own: Processes, client: Any, rule: str) -> None:
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client, consensus=rule)
+    mine, _ = names(own, client, under_way(run))
+    own.workers[mine].kill()
+    check(run)
+
+
+def test_what_runners_pushed_since_is_taken_again(own: Processes, client: Any) -> None:
+    """On workers that live nothing is computed twice for it; the killed one's chunks are."""
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client, Slow(delay=0.05))
+    mine, _ = names(own, client, under_way(run, 30))
+    time.sleep(2.5)  # an anchor
+    if not run.done():
+        own.workers[mine].kill()
+    check(run)
+
+
+def test_it_is_stopped_for_a_while(own: Processes, client: Any) -> None:
+    """The old server wakes up to find that it is none any more."""
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client, consensus=Endless())
+    mine, _ = names(own, client, under_way(run))
+    old = server_of(run)
+    own.workers[mine].signal(signal.SIGSTOP)
+    try:
+        until(lambda: run.status().epoch == 2, 30)
+        taken = run.status().pushes
+        until(lambda: run.status().pushes > taken, 20)
+    finally:
+        own.workers[mine].signal(signal.SIGCONT)
+    pushes = run.status().pushes
+    until(lambda: run.status().pushes > pushes + 20, 20)
+    status = run.status()
+    assert (status.epoch, status.server != old) == (2, True)
+    until(lambda: old not in own.by_name(client).values() or not client.run(servers, workers=[old])[old], 20)
+    run.stop()
+
+
+def servers(dask_worker: Any) -> list[str]:
+    return list(dask_worker.state.actors)
+
+
+def test_moved_it_loses_no_push(own: Processes, client: Any) -> None:
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client)
+    old = under_way(run)
+    before = run.status()
+    address = run.move_server()
+    assert address != old
+    after = run.status()
+    assert after.server == address
+    assert after.pushes >= before.pushes
+    assert after.version.n >= before.version.n
+    result = check(run)
+    assert result.version.epoch == 2
+    assert sum(result.pushes_per_chunk.values()) >= result.n_pushes - result.n_refused - 16
+
+
+def test_moved_to_a_worker_by_name(own: Processes, client: Any) -> None:
+    own.add("a", "b", "c")
+    there = own.wait_for(client, "a", "b", "c")
+    run = launch(client, consensus=Endless())
+    mine, others = names(own, client, under_way(run))
+    assert run.move_server(others[1]) == there[others[1]]
+    assert run.move_server(there[mine]) == there[mine]
+    with pytest.raises(errors.InvalidInput, match="other workers are"):
+        run.move_server("nobody")
+    assert run.status().epoch == 3
+    pushes = run.status().pushes
+    until(lambda: run.status().pushes > pushes, 10)
+    run.stop()
+    with pytest.raises(errors.InvalidInput, match="no server to move"):
+        run.move_server()
+    assert_nothing_left(client)
+
+
+def test_changes_survive(own: Processes, client: Any) -> None:
+    """What `update` acknowledged holds for the server that takes over."""
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client, Slow(delay=0.05), keep=True)
+    run.result(timeout=60)
+    run.update(penalty=ps.L1(30.0), tol=1e-6)
+    mine, _ = names(own, client, server_of(run))
+    own.workers[mine].kill()
+    result = run.result(timeout=60)
+    assert result.penalty == repr(ps.L1(30.0))
+    run.stop()
+
+
+def test_a_kept_run_survives_its_server(own: Processes, client: Any) -> None:
+    own.add("a", "b", "c")
+    own.wait_for(client, "a", "b", "c")
+    run = launch(client, ps.Logistic(), keep=True)
+    first = run.result(timeout=60)
+    mine, _ = names(own, client, server_of(run))
+    own.workers[mine].kill()
+    until(lambda: run.status().epoch == 2, 20)
+    until(lambda: run.status().state == "converged", 30)
+    assert abs(run.params().coef_ - first.coef_).max() < 1e-3
+    run.stop()
+    assert_nothing_left(client)
+
+
+def test_five_in_a_row_without_a_push_are_enough(own: Processes, client: Any) -> None:
+    own.add("a", "b", "c", "d", "e", "f", "g")
+    own.wait_for(client, "a", "b", "c", "d", "e", "f", "g")
+    run = launch(client, Slow(delay=20.0))
+    for epoch in range(1, 6):
+        until(lambda epoch=epoch: run.status().epoch == epoch and run.status().server, 20, every=0.02)
+        mine, _ = names(own, client, server_of(run))
+        own.workers.pop(mine).kill()
+    with pytest.raises(errors.ServerLost, match="5th in a row"):
+        run.result(timeout=30)
