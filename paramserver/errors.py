@@ -9,6 +9,7 @@ ParamServerError
 ├── EnvironmentMismatch           a host lacks paramserver or has another one
 ├── CallTimeout (TimeoutError)    an answer did not come within its limit
 ├── ServerGone                    the run's server cannot be reached any more
+├── CheckpointError               a checkpoint cannot be used
 └── RunFailed                     the run ended with an error
     ├── BadData                   a chunk holds what cannot be fitted
     ├── ChunkChanged              a recomputed chunk has other values
@@ -54,6 +55,13 @@ class CallTimeout(ParamServerError, TimeoutError):
 
 class ServerGone(ParamServerError, ConnectionError):
     """The run's server cannot be reached (any more)."""
+
+
+class CheckpointError(ParamServerError):
+    """A checkpoint cannot be used: truncated, damaged, foreign, or of a newer version.
+
+    The message says which file and which of these.
+    """
 
 
 class RunFailed(ParamServerError):
