@@ -192,6 +192,7 @@ class Server:
 
     def _settle(self) -> None:
         self._cross_off()
+        self.durable.look()
         self._answer()
         if self.core.over and self._announced != self._outcome_name():
             self._announced = self._outcome_name()

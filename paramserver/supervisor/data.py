@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import pickle
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from distributed.scheduler import KilledWorker
+
 from paramserver.errors import ChunkLost
 from paramserver.supervisor.record import RunRecord
 
+RETRIES = 2  #: times that a chunk is computed again after Dask gave it up, because workers died meanwhile
 KEYS_LIMIT = 120.0  #: seconds for the chunks' keys to appear on the scheduler
 
 
@@ -18,6 +23,7 @@ class Holder:
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
+        self._retried: dict[Any, int] = {}  #: key → how often since it last was there
 
     async def hold(self, record: RunRecord, chunks: Iterable[tuple[Any, ...]]) -> None:
         """Hold these chunks' keys; their graph may still be under way on the client's stream."""
@@ -58,10 +64,29 @@ class Holder:
                     f"chunk {chunk} is gone: the worker that held it left and it cannot be computed again "
                     "(scattered data?); pass lazy or persisted collections instead"
                 )
-            if task.state == "erred":
-                why = (task.exception_blame or task).exception_text or "its task failed"
+            if task.state == "memory":
+                self._retried.pop(key, None)
+            if task.state == "erred" and not self._retry(task):
+                blame = task.exception_blame or task
+                why = blame.exception_text or str(_exception(blame) or "its task failed")
                 return f"chunk {chunk} cannot be computed: {why}"
         return ""
+
+    def _retry(self, task: Any) -> bool:
+        """Whether a task is computed once more: not its own fault, for all that Dask knows, workers died at it."""
+        key, blame = task.key, task.exception_blame or task
+        if self._retried.get(key, 0) >= RETRIES or not isinstance(_exception(blame), KilledWorker):
+            return False
+        self._retried[key] = self._retried.get(key, 0) + 1
+        blame.suspicious = 0
+        self.scheduler.stimulus_retry([key])
+        return True
+
+
+def _exception(task: Any) -> Any:
+    with contextlib.suppress(Exception):  # of a class that is not known here
+        return pickle.loads(task.exception) if isinstance(task.exception, bytes) else None
+    return None
 
 
 def data_keys(chunks: Iterable[tuple[Any, ...]]) -> set[Any]:

@@ -14,8 +14,18 @@ from distributed import Client, Future
 from distributed.security import Security
 
 from paramserver.ending import Ending
-from paramserver.errors import CallTimeout, ChunkLost, InvalidInput, ParamServerError, RunFailed, ServerLost, StepFailed
+from paramserver.errors import (
+    CallTimeout,
+    ChunkLost,
+    InvalidInput,
+    ParamServerError,
+    RunFailed,
+    ServerGone,
+    ServerLost,
+    StepFailed,
+)
 from paramserver.server.actor import Server
+from paramserver.server.durable import FETCH_LIMIT
 from paramserver.server.handle import Handle
 from paramserver.supervisor.crew import Crew
 from paramserver.supervisor.data import KEYS_LIMIT, Holder
@@ -26,6 +36,7 @@ logger = logging.getLogger("paramserver")
 
 PING = 2.0  #: seconds for a server to answer
 MISSES = 3  #: pings in a row without an answer before another server takes over
+START = 15.0  #: seconds for a worker to start a server
 DEATHS = 5  #: servers lost without a push kept since: there is no use in another
 DISMISS = 2.0  #: seconds that runners get to hear of the end before their tasks are released
 
@@ -129,9 +140,25 @@ class Keeper:
             Server, record.blob, record.run_id, epoch, record.source, actor=True, key=key, priority=1000, **where
         )
         record.actor = actor
-        await actor
+        await self._started(record, actor, key)
         (worker,) = self.scheduler.tasks[key].who_has
         return Handle(key, worker.address, record.run_id, epoch)
+
+    async def _started(self, record: RunRecord, actor: Future, key: str) -> None:
+        """It may wait for a worker as long as there is none, but not on a worker that does not start it."""
+        result = asyncio.ensure_future(_result(actor))
+        limit = START + (FETCH_LIMIT if isinstance(record.source, Handle) else 0.0)
+        begun: dict[str, float] = {}
+        try:
+            while not (await asyncio.wait([result], timeout=1.0))[0]:
+                task = self.scheduler.tasks.get(key)
+                on = None if task is None or task.processing_on is None else task.processing_on.address
+                if on is not None and time.monotonic() - begun.setdefault(on, time.monotonic()) > limit:
+                    record.avoid.add(on)
+                    raise ServerGone(f"the worker at {on} did not start it within {limit:g} s")
+        finally:
+            result.cancel()
+        result.result()
 
     async def _begin(self, record: RunRecord) -> None:
         """Runners; and what a server that took over cannot know."""
@@ -184,14 +211,16 @@ class Keeper:
             there = ", ".join(f"{self.scheduler.workers[a].name}" for a in others) or "none"
             raise InvalidInput(f"the server cannot be moved to {worker or 'another worker'}: other workers are {there}")
         await self.ask(record, "drain", timeout=30.0)
-        record.avoid, record.prefer, record.source, record.actor = old.address, target, old, None
+        record.avoid.add(old.address)
+        record.prefer, record.source, record.actor = target, old, None
         self._next_epoch(record, "")
         limit = time.monotonic() + KEYS_LIMIT
         while record.live and record.handle is None and time.monotonic() < limit:
             await asyncio.sleep(0.01)
         if actor is not None:
             actor.release()  # its state was fetched
-        record.avoid = record.prefer = ""
+        record.avoid.discard(old.address)
+        record.prefer = ""
         if record.handle is None:
             raise CallTimeout(f"run {record.name!r} has no server yet, {KEYS_LIMIT:g} s after it was drained")
         return record.handle.address
@@ -288,7 +317,8 @@ class Keeper:
 
     async def _answers(self, record: RunRecord) -> bool:
         """Whether the server does; where it did not for long, another takes over."""
-        asked, epoch = set(record.keys), record.epoch
+        assert record.handle is not None
+        asked, epoch, address = set(record.keys), record.epoch, record.handle.address
         try:
             there = await self.ask(record, "ping", timeout=PING)
         except ParamServerError as error:
@@ -296,18 +326,24 @@ class Keeper:
                 return False
             record.misses += 1
             if record.misses >= MISSES:
+                record.avoid.add(address)  # it may look alive to the scheduler
                 self.lost_server(record, f"{MISSES} times in a row: {error}")
             return False
         if record.epoch != epoch:
             return False
         self.data.cross_off(record, there, asked)
         record.heard, record.misses = time.monotonic(), 0
+        record.avoid.clear()
         return True
+
+
+async def _result(future: Future) -> None:
+    await future
 
 
 def _of_worker(error: Exception) -> bool:
     """Whether the worker was at fault, not what it was asked to do."""
-    return isinstance(error, OSError) or "lost" in str(error).lower()
+    return isinstance(error, (OSError, ServerGone)) or "lost" in str(error).lower()
 
 
 def _as_failure(record: RunRecord, error: Exception) -> ParamServerError:

@@ -39,7 +39,7 @@ class Places:
 
     async def server(self, record: RunRecord, client: Client) -> dict[str, Any]:
         """Options of `Client.submit`: a reserved worker, else one that lives long, else whichever there is."""
-        here = [address for address in self._here() if address != record.avoid]
+        here = [address for address in self._here() if address not in record.avoid]
         if record.prefer in here:
             return {"workers": [record.prefer], "allow_other_workers": True}
         if self.reserved():

@@ -34,7 +34,7 @@ class RunRecord:
     deaths: int = 0  #: of its servers, since a push was last known to be kept
     why: str = ""  #: its last server was lost
     stopping: bool | None = None  #: a user stopped it, to be verified or not: also the next server must know
-    avoid: str = ""  #: the address that the next server is not to have
+    avoid: set[str] = field(default_factory=set)  #: addresses that the next server is not to have, if it can be
     prefer: str = ""  #: the address that it is to have
     turn: int = 0  #: the server's last change that was heard of
     created: float = field(default_factory=time.time)

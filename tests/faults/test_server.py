@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster.helpers import Endless, Processes, Slow, processes, until
-from faults.test_workers import assert_nothing_left, check, launch, names, under_way
+from cluster.helpers import Endless, Processes, Slow, until
 
 import paramserver as ps
 from paramserver import errors
 
-
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: Any) -> Iterator[Processes]:
-    with processes(tmp_path_factory.mktemp("own")) as own:
-        yield own
-
-
-@pytest.fixture
-def own(scheduler: Processes) -> Iterator[Processes]:
-    """The module's scheduler; each test has its own workers."""
-    yield scheduler
-    scheduler.stop_workers()
-
-
-@pytest.fixture
-def client(own: Processes) -> Iterator[Any]:
-    with own.client(set_as_default=False) as made:
-        until(lambda: not own.by_name(made))  # the last test's workers are gone
-        yield made
+from .helpers import assert_nothing_left, check, launch, names, under_way
 
 
 def server_of(run: Any) -> str:
     """Where the run's server is, once there is one."""
     return str(run.status().server)
+
+
+def server_of_epoch(run: Any, epoch: int) -> str:
+    """Where this epoch's server is, as soon as it is there."""
+    limit = time.monotonic() + 30
+    while True:
+        status = run.status()
+        if status.server and status.epoch == epoch:
+            return str(status.server)
+        assert time.monotonic() < limit, status
+        time.sleep(0.02)
 
 
 def test_its_worker_is_killed(own: Processes, client: Any) -> None:
@@ -61,15 +52,10 @@ def test_it_is_killed_at_any_moment(own: Processes, client: Any, after: float) -
     own.add("a", "b", "c")
     own.wait_for(client, "a", "b", "c")
     run = launch(client, Slow(delay=0.08))
-    mine, _ = names(own, client, server_of_soon(run))
+    mine, _ = names(own, client, server_of_epoch(run, 1))
     time.sleep(after)
     own.workers[mine].kill()
     check(run)
-
-
-def server_of_soon(run: Any) -> str:
-    until(lambda: run.status().server, 20, every=0.02)
-    return server_of(run)
 
 
 def test_four_times_in_a_row(own: Processes, client: Any) -> None:
@@ -78,8 +64,7 @@ def test_four_times_in_a_row(own: Processes, client: Any) -> None:
     own.wait_for(client, "a", "b", "c", "d", "e", "f")
     run = launch(client, Slow(delay=0.15))
     for epoch in range(1, 5):
-        until(lambda epoch=epoch: run.done() or run.status().epoch == epoch, 20, every=0.02)
-        mine, _ = names(own, client, server_of(run))
+        mine, _ = names(own, client, server_of_epoch(run, epoch))
         own.workers.pop(mine).kill()
     result = check(run)
     assert result.version.epoch >= 4
@@ -213,8 +198,7 @@ def test_five_in_a_row_without_a_push_are_enough(own: Processes, client: Any) ->
     own.wait_for(client, "a", "b", "c", "d", "e", "f", "g")
     run = launch(client, Slow(delay=20.0))
     for epoch in range(1, 6):
-        until(lambda epoch=epoch: run.status().epoch == epoch and run.status().server, 20, every=0.02)
-        mine, _ = names(own, client, server_of(run))
+        mine, _ = names(own, client, server_of_epoch(run, epoch))
         own.workers.pop(mine).kill()
     with pytest.raises(errors.ServerLost, match="5th in a row"):
         run.result(timeout=30)

@@ -3,76 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import dask.array as da
 import pytest
-from cluster.helpers import Endless, Processes, Slow, make_data, processes, reference, until
+from cluster.helpers import Endless, Processes, Slow, processes, until
 
 import paramserver as ps
 from paramserver import errors
 
-X, Y = make_data(n=16_000, d=8)
-PENALTY = ps.L2(1.0)
-EXACT = reference(ps.Logistic(), X, Y, PENALTY)
-CHUNKS = 16
-
-
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: Any) -> Iterator[Processes]:
-    with processes(tmp_path_factory.mktemp("own")) as own:
-        yield own
-
-
-@pytest.fixture
-def own(scheduler: Processes) -> Iterator[Processes]:
-    """The module's scheduler; each test has its own workers."""
-    yield scheduler
-    scheduler.stop_workers()
-
-
-@pytest.fixture
-def client(own: Processes) -> Iterator[Any]:
-    with own.client(set_as_default=False) as made:
-        until(lambda: not own.by_name(made))  # the last test's workers are gone
-        yield made
-
-
-def lazy() -> Any:
-    rows = len(X) // CHUNKS
-    return da.from_array(X, chunks=(rows, -1)), da.from_array(Y, chunks=rows)
-
-
-def launch(client: Any, problem: Any = None, **options: Any) -> Any:
-    return ps.launch(problem or Slow(delay=0.05), *lazy(), penalty=PENALTY, tol=1e-8, client=client, **options)
-
-
-def under_way(run: Any, pushes: int = 20) -> str:
-    """The server's address, once so many pushes were taken, or all there are to take."""
-    status = run.status()
-    limit = time.monotonic() + 45
-    while status.pushes < pushes and not run.done():
-        assert time.monotonic() < limit, status
-        time.sleep(0.02)
-        status = run.status()
-    return str(status.server)
-
-
-def check(run: Any) -> Any:
-    result = run.result(timeout=60)
-    assert result.converged
-    assert result.certificate == "duality gap"
-    assert result.gap <= 1e-8
-    assert -1e-15 <= EXACT.gap(result.z) <= result.gap + 1e-13
-    return result
-
-
-def names(own: Processes, client: Any, server: str) -> tuple[str, list[str]]:
-    """(the worker that holds the server, the others)."""
-    there = own.by_name(client)
-    mine = next(name for name, address in there.items() if address == server)
-    return mine, [name for name in there if name != mine]
+from .helpers import CHUNKS, assert_nothing_left, check, launch, names, under_way
 
 
 def test_a_worker_is_killed(own: Processes, client: Any) -> None:
@@ -158,54 +97,15 @@ def test_stopped_before_there_is_a_worker(own: Processes, client: Any) -> None:
     assert_nothing_left(client)
 
 
-def leftovers(dask_scheduler: Any) -> list[str]:
-    keys = [str(key) for key in dask_scheduler.tasks if str(key).startswith("paramserver-")]
-    return keys + [str(name) for name in dask_scheduler.clients if str(name).startswith("paramserver-")]
-
-
-def assert_nothing_left(client: Any) -> None:
-    limit = time.monotonic() + 15
-    while left := client.run_on_scheduler(leftovers):
-        assert time.monotonic() < limit, left
-        time.sleep(0.1)
-
-
-def test_the_servers_worker_is_killed(own: Processes, client: Any) -> None:
-    own.add("a", "b")
-    own.wait_for(client, "a", "b")
-    run = launch(client, ps.Logistic(), consensus=Endless())
-    mine, _ = names(own, client, under_way(run))
-    began = time.monotonic()
-    own.workers[mine].kill()
-    with pytest.raises(errors.ServerLost, match="server"):
-        run.result(timeout=20)
-    assert time.monotonic() - began < 10
-    assert run.done()
-    status = run.status()
-    assert status.state == "failed"
-    assert "server lost" in status.reason
-    for ask in (run.params, run.history, run.stop):
-        with pytest.raises(errors.RunFailed):
-            ask()
-    for ask in (run.duals, lambda: run.local(0), lambda: run.update(tol=1.0)):
-        with pytest.raises(errors.ParamServerError):
-            ask()
-    assert [one.state for one in run.watch()] == ["failed"]
-    assert_nothing_left(client)
-    again = launch(client, ps.Logistic())  # the worker that is left is free again
-    check(again)
-
-
 def test_every_worker_is_killed_and_others_come(own: Processes, client: Any) -> None:
     own.add("a", "b")
     own.wait_for(client, "a", "b")
-    run = launch(client, ps.Logistic(), consensus=Endless())
+    run = launch(client)
     under_way(run)
     own.stop_workers()
-    with pytest.raises(errors.ServerLost):
-        run.result(timeout=20)
+    until(lambda: not own.by_name(client))
     own.add("c")
-    check(launch(client, ps.Logistic()))
+    check(run)
 
 
 def test_a_worker_stopped_for_a_while(own: Processes, client: Any) -> None:

@@ -188,7 +188,7 @@ def test_an_anchor_is_small_and_carries_no_model() -> None:
     assert all(slot.fields is None and slot.survey is not None for slot in again.params.slots)
 
 
-@pytest.mark.parametrize("fault", ["of a chunk that is gone", "not finite", "of a verification", "a delta without base"])
+@pytest.mark.parametrize("fault", ["of a chunk that is gone", "not finite", "a verification's", "a delta without base"])
 def test_a_replay_that_cannot_be_used_changes_nothing(fault: str) -> None:
     core = Core(spec(ps.AggregatedNewton()), 1, 0.0)
     sent = replayable(core, 20)
@@ -197,7 +197,7 @@ def test_a_replay_that_cannot_be_used_changes_nothing(fault: str) -> None:
     wrong = {
         "of a chunk that is gone": whole._replace(chunk=99),
         "not finite": whole._replace(payload={**whole.payload, "f": np.float64(np.nan)}),
-        "of a verification": whole._replace(task=Task.VERIFY),
+        "a verification's": whole._replace(task=Task.VERIFY),
         "a delta without base": whole._replace(payload={k: whole.payload[k] for k in ("x", "f", "g")}),
     }[fault]
     assert again.replay(wrong, 100.0) is not Outcome.ACCEPTED
