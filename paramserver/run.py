@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import pickle
 import queue
 import threading
 import time
@@ -14,31 +12,27 @@ from typing import Any
 
 import cloudpickle
 
-from paramserver.asking import ask_supervisor, scheduler_of
-from paramserver.ending import Ending
+from paramserver.asking import ask_supervisor
 from paramserver.errors import (
     CallTimeout,
     InvalidInput,
     ParamServerError,
     RunFailed,
     ServerGone,
-    UnknownRun,
 )
 from paramserver.messages import Array, Version
 from paramserver.penalties import Penalty
 from paramserver.profile import Profile
-from paramserver.server.handle import Handle
+from paramserver.reaching import Reached, is_live
 from paramserver.views import ChunkValue, History, Params, Residuals, Result, Staleness, Status
 from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
 
-LOOK = 1.0  #: seconds of waiting for a server before the supervisor is asked whether it still is the one
-TAKEOVER = 30.0  #: seconds for another server to take over from one that was lost
 POLL = 10.0  #: seconds of one long poll for the end
 ADD_LIMIT = 200.0  #: seconds for the supervisor to hold what is added, and to tell the server
 
 
-class Run:
+class Run(Reached):
     """A running or finished fit; made by `launch` and `connect`.
 
     Every call has a limit and goes through the scheduler, so that a client that reaches only the
@@ -46,66 +40,12 @@ class Run:
     """
 
     def __init__(self, name: str, client: Any, summary: dict[str, Any], launched: float | None = None) -> None:
-        self.name, self.client = name, client
-        self._summary = summary
+        super().__init__(name, client, summary)
         self._launched = launched  #: when, by this process's clock, if it was launched here
         self._mine: dict[str, float] = {}  #: stages reached here, seconds after that
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r}: {self._summary['state']}>"
-
-    # -- finding ---------------------------------------------------------------------------------
-
-    async def _find(self) -> dict[str, Any]:
-        summary: dict[str, Any] = await ask_supervisor(self.client, "find", name=self.name)
-        self._changed(summary)
-        return summary
-
-    async def _call(self, method: str, *args: Any, timeout: float = 30.0) -> Any:
-        """Call the server, wherever it is now; None where the run is over or not begun.
-
-        One that was lost is waited for to be replaced.
-        """
-        limit = time.monotonic() + max(timeout, TAKEOVER)
-        while True:
-            summary = self._summary
-            if summary["handle"] is None or summary["state"] == "waiting":
-                summary = await self._find()
-            if not _live(summary) or summary["state"] == "waiting":
-                return None
-            if summary["handle"] is not None:
-                with contextlib.suppress(ServerGone):
-                    return await self._ask_at(Handle(*summary["handle"]), method, *args, timeout=timeout)
-                await self._find()  # it ended or moved since
-            if time.monotonic() > limit:
-                raise ServerGone(f"run {self.name!r} has no server, {summary.get('waits') or 'and none took over yet'}")
-            await asyncio.sleep(0.05)
-
-    async def _ask_at(self, handle: Handle, method: str, *args: Any, timeout: float) -> Any:
-        """Ask this server, as long as it is the run's: a dead worker's address may leave a call unanswered for long."""
-        call = asyncio.ensure_future(handle.through(scheduler_of(self.client), method, *args, timeout=timeout))
-        try:
-            while not (await asyncio.wait([call], timeout=LOOK))[0]:
-                now = (await self._find())["handle"]
-                if now is None or Handle(*now) != handle:
-                    raise ServerGone(f"the server of run {self.name!r} is at {handle.address} no more")
-        finally:
-            call.cancel()
-        return call.result()
-
-    async def _outcome(self) -> Ending | None:
-        summary = self._summary if self._summary["outcome"] else await self._find()
-        out: Ending | None = pickle.loads(summary["outcome"]) if summary["outcome"] else None
-        return out
-
-    def _changed(self, summary: dict[str, Any]) -> None:
-        """Take what the supervisor said, if it is of this run and not of a later one of its name."""
-        if summary["run_id"] != self._summary["run_id"]:
-            raise UnknownRun(f"run {self.name!r} ended, and another of its name was launched since: connect again")
-        self._summary = summary
-
-    def _sync(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self.client.sync(function, *args, **kwargs)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -385,7 +325,7 @@ class Run:
     async def _about(self) -> tuple[Any, float]:
         limit = time.monotonic() + ADD_LIMIT
         while (about := await self._call("about")) is None:
-            if not _live(await self._find()):
+            if not is_live(await self._find()):
                 raise InvalidInput(f"run {self.name!r} is over ({self._summary['state']}): launch a new one")
             if time.monotonic() > limit:
                 raise CallTimeout(f"run {self.name!r} had no server for {ADD_LIMIT:g} s")
@@ -421,10 +361,6 @@ class Run:
     async def _drop(self, chunks: list[int]) -> None:
         await self._about()  # a run that is over, or has no server yet
         await self._call("drop", chunks)
-
-
-def _live(summary: dict[str, Any]) -> bool:
-    return summary["state"] in ("waiting", "live", "converged")
 
 
 def as_completed(runs: Iterable[Run]) -> Iterator[Run]:

@@ -24,10 +24,11 @@ FLOORS = {
     "server.least_norm": 2, "server.spec": 2, "server.parameters": 2, "server.verifier": 2, "server.core": 2,
     "server.checkpoint": 2, "server.reading": 2, "workers.tasks": 2,
     "server.seal": 2, "server.places": 2, "server.store": 2,
-    "server.actor": 3, "server.handle": 3, "server.durable": 3, "workers.ledger": 3, "simulator": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
+    "server.actor": 3, "server.handle": 3, "server.durable": 3, "server.engine": 3,
+    "workers.ledger": 3, "simulator": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
     "workers.blocks": 3,
     "workers.runner": 4,
-    "supervisor": 5, "run": 5, "environment": 5, "launching": 5, "paths": 5, "asking": 5,
+    "supervisor": 5, "run": 5, "environment": 5, "launching": 5, "paths": 5, "asking": 5, "reaching": 5,
     "datasets": 6,
     "cli": 7, "__main__": 8, "": 8,
     "server": 0, "workers": 0,  # the rooms' own __init__ import nothing
