@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from paramserver import transport
 from paramserver._version import __version__
 from paramserver.errors import CallTimeout, EnvironmentMismatch, NoScheduler
 from paramserver.supervisor import Supervisor
@@ -12,12 +13,15 @@ from paramserver.supervisor import Supervisor
 CHECK_LIMIT = 30.0  #: seconds for every process to say what it imports
 
 
-async def prepare(client: Any) -> int:
-    """The same paramserver everywhere, and its plug-in on the scheduler; how many threads there are."""
+async def prepare(client: Any, require_tls: bool = False) -> int:
+    """The same paramserver everywhere, reached as it should be, and its plug-in on the scheduler; how many threads."""
+    if require_tls:
+        transport.check_tls([client.scheduler.address])  # before anything is sent
     try:
         # Not client.scheduler_info(): inside the loop it answers from a cache that knows no workers.
         threads = await asyncio.wait_for(client.scheduler.ncores(workers=None), CHECK_LIMIT)
         await asyncio.wait_for(_check_environment(client, list(threads)), CHECK_LIMIT)
+        await asyncio.wait_for(transport.check(client, threads, require_tls), CHECK_LIMIT)
         await asyncio.wait_for(client.register_plugin(Supervisor()), CHECK_LIMIT)
     except asyncio.TimeoutError:
         text = f"no answer within {CHECK_LIMIT:g} s from the scheduler or a worker, asked which paramserver it imports"

@@ -57,6 +57,7 @@ def launch(
     inference: bool | None = None,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
+    require_tls: bool = False,
 ) -> Run:
     """Start a fit on the cluster and return at once; it needs this client no more.
 
@@ -106,6 +107,8 @@ def launch(
         For data in memory: how many chunks (default 8 a worker thread).
     runners_per_worker : int
         Default: each worker's number of threads.
+    require_tls : bool
+        Refuse a cluster any part of which is reached by, or listens at, another address than a tls:// one.
 
     Raises
     ------
@@ -136,15 +139,17 @@ def launch(
         return replace(spec, n_chunks=len(data.keys), feature_names=data.names), data
 
     if client.asynchronous:
-        return _launch_async(client, make, runners_per_worker, began)  # type: ignore[return-value]
-    threads, checked = client.sync(prepare, client), time.monotonic() - began
+        return _launch_async(client, make, runners_per_worker, require_tls, began)  # type: ignore[return-value]
+    threads, checked = client.sync(prepare, client, require_tls), time.monotonic() - began
     summary = client.sync(_claim, client, *make(threads), runners_per_worker, began, checked)
     _say_if_bound(client)
     return Run(name, client, summary, began)
 
 
-async def _launch_async(client: Any, make: Callable[[int], Any], runners_per_worker: int | None, began: float) -> Run:
-    threads, checked = await prepare(client), time.monotonic() - began
+async def _launch_async(
+    client: Any, make: Callable[[int], Any], runners_per_worker: int | None, require_tls: bool, began: float
+) -> Run:
+    threads, checked = await prepare(client, require_tls), time.monotonic() - began
     spec, data = make(threads)
     return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker, began, checked), began)
 

@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--exposure", metavar="COL", help="the column whose log is the offset, for files")
     parser.add_argument("--no-expand", action="store_true", help="keep categorical columns as codes: less memory")
     parser.add_argument("--scheduler", metavar="ADDR", help="an existing cluster (default: a LocalCluster)")
+    parser.add_argument("--require-tls", action="store_true", help="refuse a cluster that is not all on tls://")
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
     model.add(parser)
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     with _cluster(args) as (client, address):
         fit = ps.launch(
             problem, X, y, **beside, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
-            max_seconds=args.max_seconds, keep=args.keep, inference=args.summary or None,
+            max_seconds=args.max_seconds, keep=args.keep, inference=args.summary or None, require_tls=args.require_tls,
         )  # fmt: skip
         _say_queries(address, name, args)
         result = _follow(fit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -11,7 +12,6 @@ from typing import Any
 
 import cloudpickle
 from distributed import Client, Future
-from distributed.security import Security
 
 from paramserver.ending import Ending
 from paramserver.errors import (
@@ -354,11 +354,8 @@ def _as_failure(record: RunRecord, error: Exception) -> ParamServerError:
 
 def _client_security(security: Any) -> Any:
     """The scheduler's security, its own certificate standing in where it has none for clients."""
-    if security is None or not getattr(security, "require_encryption", False):
+    if security is None or security.tls_client_cert or not security.tls_scheduler_cert:
         return security
-    return Security(
-        require_encryption=True,
-        tls_ca_file=security.tls_ca_file,
-        tls_client_cert=security.tls_client_cert or security.tls_scheduler_cert,
-        tls_client_key=security.tls_client_key or security.tls_scheduler_key,
-    )
+    own = copy.copy(security)
+    own.tls_client_cert, own.tls_client_key = security.tls_scheduler_cert, security.tls_scheduler_key
+    return own

@@ -28,7 +28,7 @@ FLOORS = {
     "workers.ledger": 3, "simulator": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
     "workers.blocks": 3,
     "workers.runner": 4,
-    "supervisor": 5, "run": 5, "environment": 5, "launching": 5, "paths": 5, "asking": 5, "reaching": 5,
+    "supervisor": 5, "run": 5, "environment": 5, "transport": 5, "launching": 5, "paths": 5, "asking": 5, "reaching": 5,
     "datasets": 6,
     "cli": 7, "__main__": 8, "": 8,
     "server": 0, "workers": 0,  # the rooms' own __init__ import nothing
