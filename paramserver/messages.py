@@ -117,3 +117,4 @@ class Outcome(str, Enum):
     SHAPE = "wrong shape or dtype"
     NOT_FINITE = "not finite"
     UNKNOWN_CHUNK = "unknown chunk"
+    MALFORMED = "malformed"  #: it does not say what it is, or of which z: no runner of this version sends that

@@ -16,7 +16,7 @@ logger = logging.getLogger("paramserver")
 TLS = "tls://"
 
 
-async def check(client: Any, workers: Iterable[str], require_tls: bool) -> None:
+async def check_transport(client: Any, workers: Iterable[str], require_tls: bool) -> None:
     """Refuse what is not TLS where that is required; else say once what travels in the clear.
 
     Raises

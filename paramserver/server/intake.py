@@ -8,8 +8,10 @@ import numpy as np
 
 from paramserver.errors import ChunkChanged, StepFailed
 from paramserver.messages import Outcome, Push, Task
+from paramserver.server import gate
 from paramserver.server.parameters import Parameters
 from paramserver.server.record import Record
+from paramserver.server.slots import Lease
 from paramserver.server.verifier import Verifier
 
 WHOLE = (Outcome.NO_BASE, Outcome.SHAPE, Outcome.NOT_FINITE)
@@ -56,7 +58,14 @@ class Intake:
             return Outcome.LATE
         if not rule.replays and (slot.fields is None or push.seq != slot.seq + 1):
             return Outcome.LATE  # of a state that this rule no longer has
-        return self.params.absorb(push)
+        plain = gate.body(push)
+        if push.seq > gate.FAR or push.version.epoch > self.epoch or self._ahead(push) or plain is None:
+            return Outcome.MALFORMED
+        return self.params.refusal(plain) or self.params.absorb(plain)
+
+    def _ahead(self, push: Push) -> bool:
+        """Computed with a z that there is not yet."""
+        return push.version.epoch == self.epoch and push.version.n > self.params.version.n
 
     def is_gone(self, chunk: int) -> bool:
         """Whether there is no such chunk (any more)."""
@@ -67,33 +76,45 @@ class Intake:
             return Outcome.UNKNOWN_CHUNK
         if push.version.epoch != self.epoch:
             return Outcome.STALE_EPOCH
+        if self._ahead(push):
+            return Outcome.MALFORMED
         slot = self.params.slots[push.chunk]
-        lease = slot.lease
         in_turn = push.seq == slot.seq + 1 or push.task is not Task.SOLVE
         if not in_turn or over:
             return Outcome.LATE
         if push.trouble == "busy":
             slot.lease = None
             return Outcome.LATE
-        self._check_same_data(push)
-        outcome = self.params.absorb(push) if push.task is Task.SOLVE else self._answer(push)
+        plain = gate.body(push)
+        outcome = Outcome.SHAPE if plain is None else self._judge(plain)
+        lease = slot.lease
         if outcome is not Outcome.LATE:
             slot.lease = None
-        if outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
-            slot.served, slot.pushes = now, slot.pushes + 1
-            slot.took(push.task, push.seconds * float(push.payload.get("every", 1)))  # as on all rows: for leases
-            self._refused_in_a_row.pop(push.chunk, None)
-            self.need_whole.discard(push.chunk)
-            since = now if lease is None or lease.version != push.version else lease.since
-            if push.task is Task.SOLVE:
-                self.record.stale(self.params.version.n - push.version.n, now - since)
+        if plain is not None and outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
+            self._taken(plain, lease, now)
         return outcome
 
-    def _answer(self, push: Push) -> Outcome:
-        outcome = self.verifier.take(push)
-        if push.task is Task.SURVEY and outcome is Outcome.ACCEPTED:
+    def _judge(self, push: Push) -> Outcome:
+        """What becomes of a push in turn; nothing changes unless it is taken."""
+        asked = self.params if push.task is Task.SOLVE else self.verifier
+        refusal = asked.refusal(push)
+        if refusal is not None:
+            return refusal
+        self._check_same_data(push)
+        outcome = self.params.absorb(push) if push.task is Task.SOLVE else self.verifier.take(push)
+        if push.task is Task.SURVEY:
             self.params.slots[push.chunk].survey = np.asarray(push.payload["survey"])
         return outcome
+
+    def _taken(self, push: Push, lease: Lease | None, now: float) -> None:
+        slot = self.params.slots[push.chunk]
+        slot.served, slot.pushes = now, slot.pushes + 1
+        slot.took(push.task, push.seconds * float(push.payload.get("every", 1)))  # as on all rows: for leases
+        self._refused_in_a_row.pop(push.chunk, None)
+        self.need_whole.discard(push.chunk)
+        since = now if lease is None or lease.version != push.version else lease.since
+        if push.task is Task.SOLVE:
+            self.record.stale(self.params.version.n - push.version.n, now - since)
 
     def _check_same_data(self, push: Push) -> None:
         """A chunk that was recomputed must have the values it had."""
@@ -103,7 +124,7 @@ class Intake:
         if slot.fingerprint is None:
             slot.fingerprint = push.fingerprint
         elif len(slot.fingerprint) != len(push.fingerprint) or not np.allclose(
-            slot.fingerprint, push.fingerprint, rtol=1e-9, atol=0.0
+            slot.fingerprint, push.fingerprint, rtol=1e-9, atol=0.0, equal_nan=True
         ):
             raise ChunkChanged(
                 f"chunk {push.chunk} was computed again and has other values than before: its source is not "

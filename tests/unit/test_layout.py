@@ -23,7 +23,7 @@ FLOORS = {
     "server.intake": 2, "server.hessians": 2, "server.timesheet": 2,
     "server.least_norm": 2, "server.spec": 2, "server.parameters": 2, "server.verifier": 2, "server.core": 2,
     "server.checkpoint": 2, "server.reading": 2, "workers.tasks": 2,
-    "server.seal": 2, "server.places": 2, "server.store": 2,
+    "server.gate": 2, "server.stored": 2, "server.seal": 2, "server.places": 2, "server.store": 2,
     "server.actor": 3, "server.handle": 3, "server.durable": 3, "server.engine": 3,
     "workers.ledger": 3, "simulator": 3, "testing": 3, "workers.chunks": 3, "workers.cache": 3,
     "workers.blocks": 3,
