@@ -271,7 +271,12 @@ async def _claim(
 ) -> Any:
     blob, keys = cloudpickle.dumps((spec, dict(enumerate(data.keys)))), cloudpickle.dumps(data.keys)
     stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
-    return await ask_supervisor(
+    claim = ask_supervisor(
         client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,
         runners_per_worker=runners_per_worker, stages=stages,
     )  # fmt: skip
+    try:
+        return await claim
+    except BaseException:
+        data.let_go()
+        raise

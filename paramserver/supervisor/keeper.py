@@ -122,7 +122,7 @@ class Keeper:
         try:
             handle = await self._create(record, epoch)
             if record.epoch != epoch or not record.live:
-                return
+                return  # whoever ended it released the server as well
             record.handle, record.heard, record.misses = handle, time.monotonic(), 0
             if record.state == "waiting":
                 record.state = "live"
@@ -136,6 +136,8 @@ class Keeper:
         client = await self.client()
         key = f"paramserver-server-{record.run_id}-{epoch}"
         where = await self.places.server(record, client)
+        if record.epoch != epoch or not record.live:
+            raise ServerGone("the run ended meanwhile")  # and nobody would release what is submitted now
         actor = client.submit(
             Server, record.blob, record.run_id, epoch, record.source, actor=True, key=key, priority=1000, **where
         )

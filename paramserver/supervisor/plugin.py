@@ -244,8 +244,8 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         """A worker left: its leases end, and the run with it if it held the server."""
         for record in list(self.runs.values()):
-            record.runners.pop(worker, None)
-            record.failures.pop(worker, None)
+            for known in (record.runners, record.started, record.failures):
+                known.pop(worker, None)
             if not record.live or record.handle is None:
                 continue
             if record.handle.address == worker:
