@@ -154,6 +154,9 @@ def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, n
     params.fresh = set(state["fresh"])
     z = np.array(state["z"])
     z.setflags(write=False)
+    if len(params.problem.start(params.survey).z) != len(z):
+        raise CheckpointError(f"the state's z has {len(z)} entries, its data are for another number")
+    params.problem.unpack(z)
     params.published = Published(Version(epoch, state["n"]), z, now)
 
 

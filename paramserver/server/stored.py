@@ -42,6 +42,8 @@ def _check_begun(state: dict[str, Any]) -> None:
     lacking = [name for name in ("bound_by", "survey", "start") if state[name] is None]
     if lacking:
         raise CheckpointError(f"the state has z, and no {lacking[0]}")
+    if state["bound_by"][1] != state["survey"][1]:
+        raise CheckpointError("the state's surveys, at its start and now, are of other numbers of columns")
     if len(state["start"][0]) != len(state["z"]):
         raise CheckpointError(f"the state's z has {len(state['z'])} entries, its start {len(state['start'][0])}")
 
@@ -171,6 +173,7 @@ def _tolerance(value: Any) -> bool:
 
 
 _STATE: dict[str, Form] = {
+    "format": _count,
     "run_id": _text,
     "epoch": _count,
     "n": _count,

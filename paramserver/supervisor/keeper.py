@@ -202,6 +202,14 @@ class Keeper:
             actor.release()
         self.spawn(self.serve(record))
 
+    def homes(self, record: RunRecord) -> set[str]:
+        """Where the run's server is, or is being started; and where one is whose state the next is to fetch."""
+        there = {handle.address for handle in (record.handle, record.source) if isinstance(handle, Handle)}
+        task = None if record.actor is None else self.scheduler.tasks.get(record.actor.key)
+        if task is not None:
+            there.update(worker.address for worker in (task.processing_on, *(task.who_has or ())) if worker is not None)
+        return there
+
     async def move(self, record: RunRecord, worker: str | None) -> str:
         """Drain the server, and let another on another worker take over all it has: its address."""
         old, actor = record.handle, record.actor
