@@ -18,9 +18,9 @@ from paramserver.errors import InvalidInput, ServerGone
 from paramserver.messages import Array, Assignment, Push, Reply, Request, Stop, Version
 from paramserver.profile import Profile
 from paramserver.server import reading
-from paramserver.server.durable import Source, taken_over
 from paramserver.server.engine import HEAVY, Call, Engine
 from paramserver.server.handle import open_door, pack, unpack
+from paramserver.server.takeover import Source, taken_over
 from paramserver.views import ChunkValue, History, Params, Status
 
 logger = logging.getLogger("paramserver")
@@ -29,11 +29,11 @@ logger = logging.getLogger("paramserver")
 class Server(Engine):
     """One run's server on a worker; see `Core` for what it does."""
 
-    def __init__(self, blob: bytes, run_id: str, epoch: int, source: Source = None) -> None:
+    def __init__(self, blob: bytes, run_id: str, epoch: int, source: Source = None, saved: str | None = None) -> None:
         spec, keys = cloudpickle.loads(blob)
         worker = get_worker()
         open_door(worker)
-        core = taken_over(spec, epoch, source, worker)
+        core = taken_over(spec, epoch, source, saved, worker)
         core.memory_limit = worker.memory_manager.memory_limit
         super().__init__(core, run_id, epoch, worker, dict(keys))
         self._setup = (spec.problem, spec.rule)
@@ -199,6 +199,7 @@ class Server(Engine):
     async def _resume(self) -> None:
         """A change was made: what was announced before is no longer so. The caller holds the lock."""
         self.turns += 1
+        self.core.changes += 1
         if self._announced:
             self._announced = ""
             await self.worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self.turns)

@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 
 from paramserver.consensus import Auto
-from paramserver.errors import InvalidInput
+from paramserver.errors import CheckpointError, InvalidInput
 from paramserver.messages import Version
 from paramserver.server.core import Core
 from paramserver.server.parameters import Parameters, Published
@@ -57,6 +57,7 @@ def snapshot(core: Core, now: float, *, anchor: bool = False) -> dict[str, Any]:
         "fresh": sorted(params.fresh) if whole else [],
         "tol": core.stopping.tol,
         "pushes": core.record.pushes,
+        "changes": core.changes,
         "replayed": core.record.replayed,
         "verified": None if core.verifier.verified is None else list(core.verifier.verified),
         "notes": [note for note in core.notes if note not in core.notes.found],
@@ -69,6 +70,24 @@ def pack(state: dict[str, Any]) -> bytes:
     return out
 
 
+def unpack(data: bytes) -> dict[str, Any]:
+    """A snapshot again.
+
+    Raises
+    ------
+    CheckpointError
+        It is none, or of a format that this version does not read.
+    """
+    try:
+        state: dict[str, Any] = msgpack.unpackb(data, ext_hook=_unpack, strict_map_key=False)
+        form = state["format"]
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise CheckpointError(f"this is no state of a run: {error!r}") from None
+    if form != FORMAT:
+        raise CheckpointError(f"the state has format {form!r}, this version reads {FORMAT}")
+    return state
+
+
 def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     """A core that goes on where ``data`` left off, in a new epoch.
 
@@ -77,13 +96,12 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     InvalidInput
         The state is of another run, or of a format this version does not read.
     """
-    state = msgpack.unpackb(data, ext_hook=_unpack, strict_map_key=False)
-    if state["format"] != FORMAT:
-        raise InvalidInput(f"the state has format {state['format']}, this version reads {FORMAT}")
+    state = unpack(data)
     if state["run_id"] != spec.run_id:
         raise InvalidInput(f"the state is of run {state['run_id']}, not of {spec.run_id}")
     core = Core(spec, epoch, now - state["seconds"])
     core.stopping.tol = state["tol"]
+    core.changes = state["changes"]
     core.record.pushes, core.record.replayed = state["pushes"], state["replayed"]
     core.notes.extend(state["notes"])
     params = core.params

@@ -21,6 +21,7 @@ from paramserver.server.intake import Intake
 from paramserver.server.least_norm import LeastNorm
 from paramserver.server.parameters import Parameters
 from paramserver.server.record import Record
+from paramserver.server.resuming import Resumed
 from paramserver.server.spec import RunSpec
 from paramserver.server.stopping import Stopping
 from paramserver.server.timesheet import Timesheet
@@ -57,6 +58,8 @@ class Core(Changes):
         self.error: Exception | None = None
         self.ending = ""  #: the reason for which the last verification is under way
         self.notes = findings.Notes()
+        self.changes = 0  #: by users, to what is fitted and how
+        self.resumed: Resumed | None = None  #: an earlier run's state, until the data are read
         self.census = Census(self.params, self.verifier, self.dispatch, self.notes)
         self.census.open()
         self.ended_at: float | None = None
@@ -154,6 +157,9 @@ class Core(Changes):
         if self.params.setup is None:
             self.params.begin(start, now)
             self._fits(len(start.z), len(self.params.live))
+            if self.resumed is not None:
+                self.notes.say(self.resumed.enter(self.params, now))
+                self.resumed = None
             self.notes.say(self.params.chosen)
             self.stopping.superlinear = self.params.rule.adopts
         else:

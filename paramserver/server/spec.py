@@ -36,13 +36,16 @@ class RunSpec:
     keep: bool = False
     feature_names: tuple[str, ...] | None = None
     inference: bool | None = False  #: None: where `summary` can be had and p is not large
+    checkpoint: str | None = None  #: a URL; None: none are written
+    checkpoint_every: float = 60.0  #: seconds
+    resume: str | None = None  #: the name of the checkpoint there that the run begins from
     patience: float = 0.25  #: shortest lease/4 and shortest wait before a chunk is copied, seconds
     silence: float = 30.0  #: a verification waits so long for a chunk, or 5 times the slowest step
 
     def __post_init__(self) -> None:
         if self.n_chunks < 1:
             raise InvalidInput("no chunks: X has no rows")
-        for what in ("tol", "max_seconds", "max_pushes"):
+        for what in ("tol", "max_seconds", "max_pushes", "checkpoint_every"):
             value = getattr(self, what)
             if value is not None and not (isinstance(value, (int, float, np.integer, np.floating)) and value > 0):
                 raise InvalidInput(f"{what} must be None or a number > 0, got {value!r}")

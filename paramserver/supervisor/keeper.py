@@ -25,8 +25,8 @@ from paramserver.errors import (
     StepFailed,
 )
 from paramserver.server.actor import Server
-from paramserver.server.durable import FETCH_LIMIT
 from paramserver.server.handle import Handle
+from paramserver.server.takeover import FETCH_LIMIT
 from paramserver.supervisor.crew import Crew
 from paramserver.supervisor.data import KEYS_LIMIT, Holder
 from paramserver.supervisor.places import Places
@@ -137,8 +137,9 @@ class Keeper:
         key = f"paramserver-server-{record.run_id}-{epoch}"
         where = await self.places.server(record, client)
         actor = client.submit(
-            Server, record.blob, record.run_id, epoch, record.source, actor=True, key=key, priority=1000, **where
-        )
+            Server, record.blob, record.run_id, epoch, record.source, record.saved, actor=True, key=key, priority=1000,
+            **where,
+        )  # fmt: skip
         record.actor = actor
         await self._started(record, actor, key)
         (worker,) = self.scheduler.tasks[key].who_has
@@ -172,7 +173,7 @@ class Keeper:
     async def _not_served(self, record: RunRecord, error: Exception) -> None:
         """The first server cannot be created: the run fails. A later one may find another worker."""
         logger.warning("paramserver: run %s has no server: %r", record.name, error)
-        if record.epoch == 1 and record.source is None and not _of_worker(error):
+        if record.state == "waiting" and record.source is None and not _of_worker(error):
             self.end(record, "failed", str(error), _as_failure(record, error))
         else:
             await asyncio.sleep(0.5)
@@ -225,15 +226,13 @@ class Keeper:
             raise CallTimeout(f"run {record.name!r} has no server yet, {KEYS_LIMIT:g} s after it was drained")
         return record.handle.address
 
-    def keep(self, record: RunRecord, epoch: int, number: int, blob: bytes, state: bytes, pushes: int) -> bool:
-        """Take a server's anchor; False where another has the run by now."""
+    def keep(self, record: RunRecord, epoch: int, number: int, taken: int, blob: bytes, state: bytes) -> bool:
+        """Take a server's anchor, and that it took so many pushes; False where another has the run by now."""
         if epoch != record.epoch or not record.live:
             return False
         if (epoch, number) > record.kept:
-            if pushes > record.pushes:
-                record.deaths = 0
-            record.kept, record.pushes, record.blob, record.anchor = (epoch, number), pushes, blob, state
-            record.source = state
+            record.deaths = 0 if taken else record.deaths
+            record.kept, record.blob, record.anchor, record.source = (epoch, number), blob, state, state
         return True
 
     def waits_for(self, record: RunRecord) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from distributed import Future
 
-from paramserver.server.durable import Source
 from paramserver.server.handle import Handle
+from paramserver.server.takeover import Source
 
 
 @dataclass
@@ -28,9 +28,10 @@ class RunRecord:
     epoch: int = 1  #: of its server
     source: Source = None  #: where the next server has its state from: an anchor, or a server that is drained
     anchor: bytes | None = None  #: the last one
+    saved: str | None = None  #: the name of the last checkpoint that was accepted
+    checkpoint: str | None = None  #: the URL where it is
     misses: int = 0  #: pings in a row that the server did not answer
     kept: tuple[int, int] = (0, 0)  #: (epoch, number) of that anchor
-    pushes: int = 0  #: taken by then
     deaths: int = 0  #: of its servers, since a push was last known to be kept
     why: str = ""  #: its last server was lost
     stopping: bool | None = None  #: a user stopped it, to be verified or not: also the next server must know
