@@ -53,7 +53,7 @@ def fresh(place: str | os.PathLike[str]) -> str:
     if names:
         raise InvalidInput(
             f"{store.url} holds checkpoints of another run ({names[-1]}): pass another place, "
-            "or go on with that run, ps.resume(url, problem, X, y)"
+            "or go on with that run: ps.resume(url, problem, X, y), or --resume on the command line"
         )
     return store.url
 

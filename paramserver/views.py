@@ -118,6 +118,7 @@ class Status:
     notes: tuple[str, ...] = ()
     waiting_for: tuple[int, ...] = ()
     empty_chunks: tuple[int, ...] = ()
+    replayed: int = 0  #: of the pushes, those sent again to a server that took over
 
     @property
     def oldest(self) -> tuple[int, float]:

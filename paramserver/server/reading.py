@@ -63,6 +63,7 @@ def status(core: Core, now: float, runners: dict[str, int], server: str) -> Stat
         consensus=repr(p.rule),
         notes=tuple(notes),
         waiting_for=tuple(core.dispatch.nowhere()) if not core.over else (),
+        replayed=core.record.replayed,
         empty_chunks=tuple(i for i, slot in enumerate(p.slots) if slot.empty),
     )
 
