@@ -17,7 +17,7 @@ from paramserver.server.store import Store
 
 logger = logging.getLogger("paramserver")
 
-FETCH_LIMIT = 120.0  #: seconds for a drained state to cross the wire
+FETCH_LIMIT = 30.0  #: seconds for a drained state to cross the wire
 
 Source = bytes | Handle | None  #: an anchor, or a server that was drained
 

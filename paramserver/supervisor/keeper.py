@@ -128,6 +128,9 @@ class Keeper:
                 record.state = "live"
             record.reached("server up")
             await self._begin(record)
+        except _Displaced:
+            if record.live and record.epoch == epoch:
+                self._next_epoch(record, record.why)
         except Exception as error:
             if record.live and record.epoch == epoch:
                 await self._not_served(record, error)
@@ -152,7 +155,13 @@ class Keeper:
         begun: dict[str, float] = {}
         try:
             while not (await asyncio.wait([result], timeout=1.0))[0]:
+                if isinstance(record.source, Handle) and record.source.address not in self.scheduler.workers:
+                    raise ServerGone(
+                        f"the worker at {record.source.address} left before its server's state was fetched"
+                    )
                 task = self.scheduler.tasks.get(key)
+                if task is not None and task.state == "no-worker" and task.worker_restrictions:
+                    raise _Displaced  # Dask lets it wait for the workers it was meant for, though others would do
                 on = None if task is None or task.processing_on is None else task.processing_on.address
                 if on is not None and time.monotonic() - begun.setdefault(on, time.monotonic()) > limit:
                     record.avoid.add(on)
@@ -334,6 +343,10 @@ class Keeper:
         record.heard, record.misses = time.monotonic(), 0
         record.avoid.clear()
         return True
+
+
+class _Displaced(Exception):
+    """The workers that a server was meant for are gone."""
 
 
 async def _result(future: Future) -> None:

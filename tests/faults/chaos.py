@@ -65,7 +65,7 @@ class Chaos:
 
     def __init__(self, own: Processes, client: Any, seed: int) -> None:
         self.own, self.client, self.rng, self.tally = own, client, np.random.default_rng(seed), Tally()
-        self.numbers = itertools.count()
+        self.numbers, self.began = itertools.count(), time.monotonic()
 
     def name(self) -> str:
         """Of the next worker."""
@@ -101,7 +101,7 @@ class Chaos:
     def suffer(self, run: Any, end: float) -> None:
         """Faults at random moments; watch for progress in between."""
         scene = Scene(self.own, self.client, run, self.name)
-        strike, excused, seen, moved = self._next(), 0.0, None, time.monotonic()
+        strike, excused, seen, moved, struck = self._next(), 0.0, None, time.monotonic(), -1
         while not run.done():
             now = time.monotonic()
             state = self._progress(run)
@@ -111,10 +111,15 @@ class Chaos:
                 seen, moved = state, now
             if now - max(moved, excused) > STILL:
                 raise Wrong(f"no progress for {now - moved:.0f} s: {run.status()}")
-            if now > strike and now < end:
+            if now > strike and now < end and self._may(run, struck):
                 fault = list(Fault)[self.rng.integers(len(Fault))]
-                excused, strike = now + self._do(fault, scene), self._next()
+                excused, strike, struck = now + self._do(fault, scene), self._next(), run.status().pushes
             time.sleep(LOOK)
+
+    @staticmethod
+    def _may(run: Any, struck: int) -> bool:
+        """Five servers lost without a push in between may end a run: there is one between any two faults here."""
+        return run.status().pushes > struck
 
     def _do(self, fault: Fault, scene: Scene) -> float:
         try:
@@ -123,6 +128,7 @@ class Chaos:
             if not scene.run.done() and "no server" not in str(error) and "not read" not in str(error):
                 raise
             return 5.0
+        print(f"{time.monotonic() - self.began:7.1f} s  {fault.value}", file=sys.stderr, flush=True)
         self.tally.faults[fault.value] += 1
         return excuse
 
@@ -141,6 +147,20 @@ class Chaos:
             if time.monotonic() > limit:
                 raise Wrong(f"left behind: {left}")
             time.sleep(0.2)
+
+
+def inside(dask_scheduler: Any) -> str:
+    """What the supervisor is at, for whoever looks for the cause."""
+    supervisor = dask_scheduler.plugins["paramserver"]
+    lines = [f"workers {[(ws.name, ws.status.name, address) for address, ws in dask_scheduler.workers.items()]}"]
+    for record in supervisor.runs.values():
+        if record.live:
+            task = dask_scheduler.tasks.get(f"paramserver-server-{record.run_id}-{record.epoch}")
+            fields = {k: v for k, v in vars(record).items() if k not in ("blob", "anchor", "source", "keys", "runners")}
+            lines += [str(fields), f"task {task} {task and (task.state, task.processing_on, task.who_has)}"]
+    for work in supervisor.keeper._background:
+        lines += [str(work), *(f"    {frame}" for frame in work.get_stack(limit=3))]
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -162,7 +182,7 @@ def main() -> int:
                 chaos.one(end)
             chaos.nothing_left()
         except (Wrong, errors.ParamServerError, AssertionError) as error:
-            wrong = f"WRONG: {type(error).__name__}: {error}"
+            wrong = f"WRONG: {type(error).__name__}: {error}\n{client.run_on_scheduler(inside)}"
         print(chaos.tally.report(time.monotonic() - began))
         print(wrong or "no wrong answer, no leak, no hang")
     return int(bool(wrong))
