@@ -18,7 +18,7 @@ import numpy as np
 
 from paramserver.messages import Assignment, Fields, Push, Reply, Stop, Task, Version, Wait
 from paramserver.penalties import NoPenalty
-from paramserver.server.actor import HEAVY, HOLD, TICK
+from paramserver.server.engine import HEAVY, HOLD, TICK
 from paramserver.server.core import Core
 from paramserver.server.dispatch import GOLDEN
 from paramserver.server.spec import RunSpec
