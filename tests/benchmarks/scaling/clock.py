@@ -18,9 +18,9 @@ import numpy as np
 
 from paramserver.messages import Assignment, Fields, Push, Reply, Stop, Task, Version, Wait
 from paramserver.penalties import NoPenalty
-from paramserver.server.engine import HEAVY, HOLD, TICK
 from paramserver.server.core import Core
 from paramserver.server.dispatch import GOLDEN
+from paramserver.server.engine import HEAVY, HOLD, TICK
 from paramserver.server.spec import RunSpec
 
 from .blank import Blank, Charged, Meter
