@@ -17,7 +17,6 @@ import cloudpickle
 
 from paramserver.errors import InvalidInput, ServerGone
 from paramserver.server import checkpoint
-from paramserver.server.spec import RunSpec
 from paramserver.server.store import Store
 
 logger = logging.getLogger("paramserver")
@@ -41,6 +40,7 @@ class Durable:
         self._next = 0.0  #: the first as soon as there is a z, or a server that took over is of use
         self._next_save = time.monotonic() + spec.checkpoint_every
         self._kept: tuple[Any, ...] = self._news()  #: what the supervisor has
+        self._agreed = self._terms()  #: the supervisor can make a server of
         self._saved: tuple[Any, ...] = ()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._number = 0
@@ -81,21 +81,32 @@ class Durable:
 
     def _anchor(self) -> tuple[Any, ...]:
         core = self.server.core
-        spec = core.spec if core.params.setup is None else replace(core.spec, penalty=core.params.bound.penalty)
-        shot = checkpoint.snapshot(core, time.monotonic(), anchor=True)
         self._number += 1
-        head = {"number": self._number, "taken": self._own() - self._had}
-        return self._news(), head, spec, dict(self.server.keys), shot
+        head = {"number": self._number, "taken": self._own() - self._had, "blob": self._blob()}
+        return self._news(), self._terms(), head, checkpoint.snapshot(core, time.monotonic(), anchor=True)
 
-    async def _keep(self, news: Any, head: dict[str, int], spec: RunSpec, keys: Any, shot: dict[str, Any]) -> None:
-        began = time.monotonic()
+    def _terms(self) -> tuple[int, int]:
+        """What a new server is made of changes with these."""
+        return self.server.core.changes, self.server.core.census.left
+
+    def _blob(self) -> bytes | None:
+        """What a new server is made of; None where the supervisor has it."""
+        if self._agreed == self._terms():
+            return None
+        core = self.server.core
+        spec = core.spec if core.params.setup is None else replace(core.spec, penalty=core.params.bound.penalty)
+        return bytes(cloudpickle.dumps((spec, self.server.keys)))
+
+    async def _keep(self, news: Any, terms: tuple[int, int], head: dict[str, Any], shot: dict[str, Any]) -> None:
+        began, core = time.monotonic(), self.server.core
         try:
-            blob = cloudpickle.dumps((spec, keys))
             state = await asyncio.to_thread(checkpoint.pack, shot)
-            await self._tell("keep", blob=blob, state=state, **head)
-            self._kept = news
-        except (OSError, asyncio.TimeoutError, KeyError, TypeError) as error:
-            logger.warning("paramserver: the supervisor did not take an anchor of %s: %r", spec.name, error)
+            await self._tell("keep", state=state, **head)
+            self._kept, self._agreed = news, terms
+        except TypeError as error:
+            core.notes.say(f"the run is not kept: should its server die, it begins anew. {error}")
+        except (OSError, asyncio.TimeoutError, KeyError) as error:
+            logger.warning("paramserver: the supervisor did not take an anchor of %s: %r", core.spec.name, error)
         finally:
             self._next = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - began))
 
@@ -103,7 +114,7 @@ class Durable:
         """The supervisor accepts, or this server is stale."""
         server = self.server
         call = server.worker.scheduler.paramserver(do=do, run_id=server.run_id, epoch=server.epoch, **what)
-        reply = await asyncio.wait_for(call, LIMIT)
+        reply = await asyncio.wait_for(call, LIMIT) or {"result": True}  # no supervisor: nobody to be judged by
         self.superseded = self.superseded or not reply["result"]
 
     # -- checkpoints -----------------------------------------------------------------------------

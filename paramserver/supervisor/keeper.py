@@ -235,13 +235,14 @@ class Keeper:
             raise CallTimeout(f"run {record.name!r} has no server yet, {KEYS_LIMIT:g} s after it was drained")
         return record.handle.address
 
-    def keep(self, record: RunRecord, epoch: int, number: int, taken: int, blob: bytes, state: bytes) -> bool:
+    def keep(self, record: RunRecord, epoch: int, number: int, taken: int, blob: bytes | None, state: bytes) -> bool:
         """Take a server's anchor, and that it took so many pushes; False where another has the run by now."""
         if epoch != record.epoch or not record.live:
             return False
         if (epoch, number) > record.kept:
             record.deaths = 0 if taken else record.deaths
-            record.kept, record.blob, record.anchor, record.source = (epoch, number), blob, state, state
+            record.kept, record.anchor, record.source = (epoch, number), state, state
+            record.blob = record.blob if blob is None else blob
         return True
 
     def waits_for(self, record: RunRecord) -> str:

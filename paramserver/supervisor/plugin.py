@@ -178,7 +178,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             return "the run is forgotten" if record is None else record.reason or record.state
         return None if record.handle is None else tuple(record.handle)
 
-    async def keep(self, run_id: str, epoch: int, number: int, taken: int, blob: bytes, state: bytes) -> bool:
+    async def keep(self, run_id: str, epoch: int, number: int, taken: int, blob: bytes | None, state: bytes) -> bool:
         """A server's anchor: whether this server still has the run."""
         record = next((r for r in self.runs.values() if r.run_id == run_id), None)
         return record is not None and self.keeper.keep(record, epoch, number, taken, blob, state)
