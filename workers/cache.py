@@ -187,8 +187,7 @@ class ChunkCache:
             there = await asyncio.wait_for(self.worker.scheduler.who_has(keys=list(keys)), 10.0)
             who_has = {key: workers for key, workers in there.items() if workers}
             gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)
-            if self._editions == editions:  # else it may be of data that were
-                self._copies.update(gathered[0])
+            self._keep(gathered[0], {i for i in chunks if self._editions.get(i) == editions.get(i)})
             self._scanned = -np.inf
             count, seconds = self.copied
             self.copied = count + len(chunks), seconds + time.monotonic() - began
@@ -196,6 +195,12 @@ class ChunkCache:
             pass  # its holder is slow, stopped or gone: the server asks again while the chunk waits
         finally:
             self._fetching = False
+
+    def _keep(self, gathered: Mapping[Any, Any], chunks: set[int]) -> None:
+        """Copies of these chunks; of others, whose data changed since, they may be of what was."""
+        with self._lock:
+            wanted = {key for i in chunks for key in self.keys.get(i, ())}
+            self._copies.update({key: value for key, value in gathered.items() if key in wanted})
 
     def _room(self) -> bool:
         manager = self.worker.memory_manager

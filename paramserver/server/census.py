@@ -39,12 +39,31 @@ class Census:
     def open(self) -> None:
         """Ask for the surveys that lack; what was under way about other chunks is void."""
         slots, gather = self.params.slots, self.verifier.gather
-        unread = {i for i, slot in enumerate(slots) if slot.unread}
         if gather is not None and gather.task is Task.SURVEY:
-            gather.pending = unread
+            gather.pending = self._unread | {i for i in gather.pending if not slots[i].gone}
+            gather.limit = min(gather.limit, self.limit)
         else:
-            self.verifier.ask(Task.SURVEY, None, {}, self.limit, unread)
-        self.dispatch.recall(unread)
+            gather = self.verifier.ask(Task.SURVEY, None, {}, self.limit, self._unread)
+        self.dispatch.recall(gather.pending)
+
+    @property
+    def _unread(self) -> set[int]:
+        return {i for i, slot in enumerate(self.params.slots) if slot.unread}
+
+    def call_roll(self, limit: float) -> None:
+        """Ask those for a survey too that were read: a change seldom comes alone, and is seen where data are used.
+
+        Else each of many would be found in a verification of its own. Who does not answer in time will be heard of.
+        """
+        gather = self.verifier.gather
+        if gather is None or gather.task is not Task.SURVEY:
+            self.verifier.ask(Task.SURVEY, None, {}, min(limit, self.limit), self._unread | set(self.params.live))
+
+    def end_roll(self) -> None:
+        """Go on with those that answered."""
+        gather = self.verifier.gather
+        assert gather is not None
+        gather.pending, gather.limit = self._unread, self.limit
 
     # -- coming and going ------------------------------------------------------------------------
 
@@ -106,6 +125,7 @@ class Census:
     def renew(self, chunk: int, fingerprint: tuple[float, ...] | None, now: float) -> None:
         """This chunk has other data: what was known of those it had goes with them."""
         self.params.renew(chunk, fingerprint, now)
+        self.dispatch.renewed(chunk)
         self.notes.say(f"chunk {chunk} was computed again and has other values now: the fit is of these")
 
     def refuse(self, chunk: int, why: str) -> None:

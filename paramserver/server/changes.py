@@ -134,10 +134,10 @@ class Changes(ABC):
             return False
         self.intake.need_whole.discard(chunk)
         self.census.renew(chunk, fingerprint, now)
-        self._recount(now)
+        self._recount(now, roll=True)
         return True
 
-    def _recount(self, now: float | None = None) -> None:
+    def _recount(self, now: float | None = None, roll: bool = False) -> None:
         """The objective is another: what was certified does not hold for it; z goes on from where it is.
 
         ``now`` where the run may be ending: it waits no longer for surveys than for its last verification.
@@ -145,6 +145,8 @@ class Changes(ABC):
         if self.ending and now is not None:
             self.census.limit = self._limit(now)
         self._another()
+        if roll and now is not None:
+            self.census.call_roll(self._limit(now))
         self.census.open()
         self.state, self.reason, self.ended_at, self._rest_until = "surveying", "", None, np.inf
 

@@ -316,6 +316,8 @@ class Core(Changes):
         if self.over:
             return
         if gather is not None and now > gather.limit:
+            if self.state == "surveying" and not self.ending:
+                return self.census.end_roll()
             if self.inferring.under_way:
                 return self.give_up_inferring("", now)
             if self.least_norm.under_way:

@@ -300,13 +300,15 @@ def test_what_is_under_way_for_the_old_data_changes_nothing() -> None:
 def test_two_workers_that_differ_do_not_go_on_for_ever() -> None:
     """Both say that theirs are the data as they are now."""
     play = Changing().until(lambda core: core.state == "running")
-    for k in range(2000):
+    times = 0
+    for _ in range(2000):
         work = play.ask()
         if not isinstance(work, Assignment):
             play.step()
             continue
         if work.chunk == 2:
-            play.change(2, y=NEW_Y[2] if k % 2 else play.y[ROWS[2]])
+            times += 1
+            play.change(2, y=NEW_Y[2] if times % 2 else play.y[ROWS[2]])
         play.deliver(play.solve(work))
         play.refresh()
         if play.core.over:
@@ -381,6 +383,52 @@ def test_new_values_that_do_not_fit(bad: str) -> None:
     words = {"columns": "it has 3 columns where the run has 4", "class": "a new class?"}
     assert str(play.core.error).startswith("chunk 2 was computed again, and its new values cannot be used: ")
     assert words[bad] in str(play.core.error)
+
+
+def test_many_that_changed_are_found_at_once() -> None:
+    """Whoever died had more than one: one roll is called, and there is one verification."""
+    play = Changing().until(lambda core: core.state == "running").steps(FIRST + 2)
+    for i in range(FIRST):
+        play.change(i)
+    play.until(lambda core: core.state == "surveying").until(lambda core: core.state != "surveying")
+    assert [slot.edition for slot in play.core.params.slots] == [1] * FIRST
+    assert play.core.record.refused["other data"] == FIRST
+    assert_of_today(play, set(range(FIRST)))
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_roll_is_not_waited_for_for_ever(ends: bool) -> None:
+    """Chunks that are computed again for long: the run goes on with those that answered."""
+    play = Changing().until(lambda core: core.state == "running").steps(FIRST + 2)
+    play.change(2)
+    play.deliver(play.solve(play.ask_for(2)))
+    assert play.core.verifier.gather.pending == set(range(FIRST))
+    play.core.dispatch.holds("w", [2])
+    play.steps(5)
+    assert play.core.verifier.gather.pending == {0, 1, 3, 4, 5}
+    if ends:
+        play.core.end("max_seconds", play.now)
+    play.now += 100.0
+    play.steps(2)
+    assert play.core.state == ("finished" if ends else "verifying")
+    play.core.dispatch.holds("w", range(100))
+    if not ends:
+        assert_of_today(play, {2})
+
+
+def test_an_end_does_not_wait_for_new_values_for_ever() -> None:
+    play = Changing().until(lambda core: core.state == "running").steps(FIRST + 2)
+    play.change(2)
+    play.deliver(play.solve(play.ask_for(2)))
+    play.core.dispatch.holds("w", [])
+    play.now += 100.0
+    play.steps(2)
+    assert (play.core.state, play.core.verifier.gather.pending) == ("surveying", {2})
+    play.core.end("max_seconds", play.now)
+    play.now += 100.0
+    play.steps(2)
+    assert (play.core.state, play.core.reason) == ("finished", "max_seconds")
+    assert reading.result(play.core).converged is False
 
 
 def test_the_only_chunk_changes() -> None:
