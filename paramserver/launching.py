@@ -57,6 +57,8 @@ def launch(
     inference: bool | None = None,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
+    on_chunk_loss: str = "fail",
+    on_chunk_change: str = "fail",
 ) -> Run:
     """Start a fit on the cluster and return at once; it needs this client no more.
 
@@ -106,6 +108,15 @@ def launch(
         For data in memory: how many chunks (default 8 a worker thread).
     runners_per_worker : int
         Default: each worker's number of threads.
+    on_chunk_loss : "fail" or "drop"
+        What becomes of the run where a chunk's data are gone for good: the workers that held it left and nothing can
+        compute it again, or its task raises. fail: it ends with `ChunkLost`. drop: it goes on to the optimum of the
+        other rows; ``notes`` and `Result.left_out` say what was left out. If no chunk with rows is left it fails.
+    on_chunk_change : "fail" or "reset"
+        What becomes of it where a chunk was lost, computed again, and has other values now (a source that was
+        rewritten, or is not deterministic). fail: it ends with `ChunkChanged`. reset: it forgets what it knew of
+        this chunk, reads it anew, says so in ``notes``, and ends at the optimum of the data as they are then. Changes
+        are seen in arrays, sparse matrices and tables, not in objects of your own.
 
     Raises
     ------
@@ -127,8 +138,9 @@ def launch(
     name = name or f"run-{run_id[:6]}"
     # Checked before any data are sent; how many chunks they make is seen then.
     spec = RunSpec(
-        problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep, inference=inference
-    )
+        problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep, inference=inference,
+        on_chunk_loss=on_chunk_loss, on_chunk_change=on_chunk_change,
+    )  # fmt: skip
     inferring.check(spec)
 
     def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
@@ -268,5 +280,5 @@ async def _claim(
     stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
     return await ask_supervisor(
         client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,
-        runners_per_worker=runners_per_worker, stages=stages,
+        runners_per_worker=runners_per_worker, stages=stages, on_chunk_loss=spec.on_chunk_loss,
     )  # fmt: skip

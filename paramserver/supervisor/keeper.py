@@ -102,17 +102,26 @@ class Keeper:
         return ids
 
     async def _check_chunks(self, record: RunRecord) -> None:
-        """A chunk that cannot be had ends the run, unless it was added and does not count yet."""
-        for i, parts in list(record.keys.items()):
-            why = self.data.lost(i, parts)
-            if why and not (record.handle is not None and await self._refused(record, i, why)):
-                return self.fail(record, ChunkLost(why))
+        """Chunks that cannot be had end the run, unless it goes on without them."""
+        looked = {i: self.data.lost(i, parts) for i, parts in list(record.keys.items())}
+        found = {i: why for i, why in looked.items() if why}
+        why = await self._missed(record, found) if found else ""
+        if why:
+            advice = '; on_chunk_loss="drop" goes on without it' if record.on_chunk_loss == "fail" else ""
+            self.fail(record, ChunkLost(why + advice))
 
-    async def _refused(self, record: RunRecord, chunk: int, why: str) -> bool:
-        """Whether its server goes on without this chunk; where it does not answer, the next look asks again."""
+    async def _missed(self, record: RunRecord, found: dict[int, str]) -> str:
+        """Why the run cannot go on without these chunks; nothing where it can, or where the next look is to ask again.
+
+        Which of them count only a server knows. Where they may be left out it is waited for; but not for one that
+        never comes, because the worker of all chunks was the only one.
+        """
+        if record.handle is None:
+            waits = record.on_chunk_loss == "drop" and len(found) < len(record.keys)
+            return "" if waits else found[min(found)]
         with contextlib.suppress(ParamServerError):
-            return bool(await self.ask(record, "refuse", chunk, why, timeout=5.0))
-        return True
+            return str(await self.ask(record, "lost", found, timeout=15.0))
+        return ""
 
     # -- the server ------------------------------------------------------------------------------
 
@@ -289,6 +298,8 @@ class Keeper:
 
     async def _dismiss(self, record: RunRecord) -> None:
         """Runners hear of the end from the server; then everything is released."""
+        if not record.live:
+            return  # it ended while this was found out
         await asyncio.sleep(DISMISS if record.handle is not None else 0.0)
         self.release(record)
 

@@ -83,6 +83,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         blob: bytes,
         runners_per_worker: int | None,
         stages: dict[str, float],
+        on_chunk_loss: str = "fail",
     ) -> dict[str, Any]:
         """Take the name at once, then the data; answers when every key is there and held.
 
@@ -93,7 +94,9 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             raise NameTaken(f"a run named {name!r} is already running: stop it, or choose another name")
         chunks = dict(enumerate(pickle.loads(keys)))
         launched = time.monotonic() - max(stages.values())
-        record = RunRecord(name, run_id, chunks, blob, runners_per_worker, launched=launched, stages=dict(stages))
+        record = RunRecord(
+            name, run_id, chunks, blob, runners_per_worker, on_chunk_loss, launched=launched, stages=dict(stages)
+        )
         self.runs[name] = record
         try:
             await self.keeper.hold(record)

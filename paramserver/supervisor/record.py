@@ -22,6 +22,7 @@ class RunRecord:
     keys: dict[int, tuple[Any, ...]]  #: of each chunk's parts
     blob: bytes
     runners_per_worker: int | None
+    on_chunk_loss: str = "fail"  #: as in `launch`
     state: str = "waiting"  #: "waiting" for a worker, "live", "converged" (kept), "finished", "failed"
     reason: str = ""
     outcome: bytes | None = None  #: pickled `Ending`, once over
