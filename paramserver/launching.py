@@ -278,7 +278,10 @@ async def _claim(
 ) -> Any:
     blob, keys = cloudpickle.dumps((spec, dict(enumerate(data.keys)))), cloudpickle.dumps(data.keys)
     stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
-    return await ask_supervisor(
+    summary = await ask_supervisor(
         client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,
         runners_per_worker=runners_per_worker, stages=stages, on_chunk_loss=spec.on_chunk_loss,
     )  # fmt: skip
+    if summary["warning"]:
+        logger.warning("paramserver: run %s: %s", spec.name, summary["warning"])
+    return summary

@@ -318,7 +318,7 @@ class Server:
 
     async def note(self, text: str) -> None:
         """Something that a reader of the status should know."""
-        self.core.notes.append(text)
+        self.core.notes.say(text)
 
     # -- readers ---------------------------------------------------------------------------------
 

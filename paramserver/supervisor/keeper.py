@@ -80,6 +80,7 @@ class Keeper:
         """Hold the run's data."""
         await self.data.hold(record, record.keys.values())
         record.held = True
+        self._look_at_lineage(record)
         record.reached("data held")
 
     async def add(
@@ -92,6 +93,8 @@ class Keeper:
         if record.handle is None or not record.live:
             raise InvalidInput(f"run {record.name!r} has no server yet: it waits {self.waits_for(record)}")
         await self.data.hold(record, keys)
+        if not record.live:
+            raise InvalidInput(f"run {record.name!r} ended meanwhile ({record.reason}): launch a new one")
         try:
             ids: list[int] = await self.ask(record, "add", keys, columns, names, timeout=60.0)
         except ParamServerError as error:
@@ -99,7 +102,15 @@ class Keeper:
                 self.data.let_go(record, keys)
             raise
         record.keys.update(zip(ids, keys, strict=True))
+        self._look_at_lineage(record)
+        if record.warning:
+            await self.tell(record, "note", record.warning)
         return ids
+
+    def _look_at_lineage(self, record: RunRecord) -> None:
+        """Who said what is to become of lost chunks need not be told that some may be lost."""
+        if record.on_chunk_loss == "fail":
+            record.perishable = self.data.perishable(record.keys.values())
 
     async def _check_chunks(self, record: RunRecord) -> None:
         """Chunks that cannot be had end the run, unless it goes on without them."""
@@ -172,7 +183,7 @@ class Keeper:
     async def _begin(self, record: RunRecord) -> None:
         """Runners; and what a server that took over cannot know."""
         await self.start_runners(record)
-        for text in (record.why, self.places.fragile(record)):
+        for text in (record.why, self.places.fragile(record), record.warning):
             if text:
                 await self.tell(record, "note", text)
         if record.stopping is not None:
@@ -195,7 +206,7 @@ class Keeper:
         where = "" if record.handle is None else f" at {record.handle.address}"
         text = f"the server of run {record.name!r}{where} was lost ({why})"
         if record.deaths >= DEATHS:
-            error = f"{text}, the {DEATHS}th in a row without a push kept since: launch again, with z0= the last z read"
+            error = f"{text}, the {DEATHS}th in a row without a push kept since: {record.way_on}"
             return self.end(record, "failed", "server lost", ServerLost(error))
         logger.warning("paramserver: %s; another takes over", text)
         if isinstance(record.source, Handle):  # it was lost before it was asked for its state
@@ -282,6 +293,8 @@ class Keeper:
 
     def fail(self, record: RunRecord, error: RunFailed) -> None:
         """End a run from here; its server, if it lives, is told so that its runners hear of it."""
+        if not record.live:
+            return  # it ended while this was found out
         self.end(record, "failed", str(error), error)
         if record.handle is not None:
             self.spawn(self.tell(record, "fail", error))
@@ -298,8 +311,6 @@ class Keeper:
 
     async def _dismiss(self, record: RunRecord) -> None:
         """Runners hear of the end from the server; then everything is released."""
-        if not record.live:
-            return  # it ended while this was found out
         await asyncio.sleep(DISMISS if record.handle is not None else 0.0)
         self.release(record)
 
