@@ -17,6 +17,7 @@ from paramserver.ending import Ending
 from paramserver.errors import (
     CallTimeout,
     ChunkLost,
+    ClusterRestarted,
     InvalidInput,
     ParamServerError,
     RunFailed,
@@ -141,6 +142,8 @@ class Keeper:
         epoch = record.epoch
         try:
             handle = await self._create(record, epoch)
+            if not record.live:
+                self.release(record)  # it ended meanwhile, and let go of what there was then
             if record.epoch != epoch or not record.live:
                 return
             record.handle, record.heard, record.misses = handle, time.monotonic(), 0
@@ -178,6 +181,8 @@ class Keeper:
                     raise ServerGone(f"the worker at {on} did not start it within {limit:g} s")
         finally:
             result.cancel()
+        if result.cancelled():  # an error that is no Exception
+            raise ServerGone("its task was cancelled: was the cluster restarted?")
         result.result()
 
     async def _begin(self, record: RunRecord) -> None:
@@ -308,6 +313,14 @@ class Keeper:
         record.over.set()
         self.spawn(self._dismiss(record))
         self.on_end(record)
+
+    def restarted(self, record: RunRecord) -> None:
+        """The scheduler forgot every task, and restarts every worker: the run's server, runners and data are gone."""
+        record.handle = None  # nobody is left to hear of the end
+        if record.state == "converged":  # what was certified stands; it is only kept live no longer
+            return self.end(record, "finished", "the cluster was restarted")
+        text = f"the cluster was restarted while run {record.name!r} was {record.state}: its data and its server went"
+        self.end(record, "failed", "the cluster was restarted", ClusterRestarted(f"{text}; {record.way_on}"))
 
     async def _dismiss(self, record: RunRecord) -> None:
         """Runners hear of the end from the server; then everything is released."""

@@ -256,6 +256,12 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             else:
                 self.keeper.spawn(self.keeper.tell(record, "gone", worker))
 
+    def restart(self, scheduler: Any) -> None:
+        """`Client.restart`: every task was forgotten, and no worker is gone yet."""
+        for record in list(self.runs.values()):
+            if record.live:
+                self.keeper.restarted(record)
+
     def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
         """Adaptive clusters must not take a server's worker: to them it looks idle and empty."""
         servers = {record.handle.address for record in self.runs.values() if record.live and record.handle}
