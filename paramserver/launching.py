@@ -31,7 +31,9 @@ from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
 
-RESUMABLE = {"until", "max_seconds", "max_pushes", "keep", "inference", "checkpoint_every"}
+RESUMABLE = {
+    "until", "max_seconds", "max_pushes", "keep", "inference", "checkpoint_every", "on_chunk_loss", "on_chunk_change",
+}  # fmt: skip
 PENALTY_METHODS = {
     "value": "value(w) -> R(w)",
     "prox": "prox(v, steps) -> argmin R(w) + Σ (w - v)²/(2 steps)",
@@ -62,6 +64,8 @@ def launch(
     checkpoint_every: float = 60.0,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
+    on_chunk_loss: str = "fail",
+    on_chunk_change: str = "fail",
 ) -> Run:
     """Start a fit on the cluster and return at once; it needs this client no more.
 
@@ -116,6 +120,15 @@ def launch(
         For data in memory: how many chunks (default 8 a worker thread).
     runners_per_worker : int
         Default: each worker's number of threads.
+    on_chunk_loss : "fail" or "drop"
+        What becomes of the run where a chunk's data are gone for good: the workers that held it left and nothing can
+        compute it again, or its task raises. fail: it ends with `ChunkLost`. drop: it goes on to the optimum of the
+        other rows; ``notes`` and `Result.left_out` say what was left out. If no chunk with rows is left it fails.
+    on_chunk_change : "fail" or "reset"
+        What becomes of it where a chunk was lost, computed again, and has other values now (a source that was
+        rewritten, or is not deterministic). fail: it ends with `ChunkChanged`. reset: it forgets what it knew of
+        this chunk, reads it anew, says so in ``notes``, and ends at the optimum of the data as they are then. Changes
+        are seen in arrays, sparse matrices and tables, not in objects of your own.
 
     Raises
     ------
@@ -125,6 +138,7 @@ def launch(
     settings = {
         "z0": z0, "tol": tol, "until": until, "max_seconds": max_seconds, "max_pushes": max_pushes, "keep": keep,
         "inference": inference, "checkpoint": url, "checkpoint_every": checkpoint_every,
+        "on_chunk_loss": on_chunk_loss, "on_chunk_change": on_chunk_change,
     }  # fmt: skip
     given = chunking.Given(X, y, sample_weight, offset, exposure)
     return start(problem, given, penalty, consensus, settings, name, client, chunks, runners_per_worker)
@@ -212,7 +226,8 @@ def resume(
     penalty, consensus, tol :
         What the run had, if not given; a penalty or rule of your own must be.
     **settings :
-        As for `launch`: until, max_seconds, max_pushes, keep, inference, checkpoint_every.
+        As for `launch`: until, max_seconds, max_pushes, keep, inference, checkpoint_every, on_chunk_loss,
+        on_chunk_change.
 
     Raises
     ------
@@ -352,7 +367,11 @@ async def _claim(
 ) -> Any:  # fmt: skip
     blob, keys = cloudpickle.dumps((spec, dict(enumerate(data.keys)))), cloudpickle.dumps(data.keys)
     stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
-    return await ask_supervisor(
+    summary = await ask_supervisor(
         client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,
         runners_per_worker=runners_per_worker, stages=stages, epoch=epoch, checkpoint=spec.checkpoint,
+        on_chunk_loss=spec.on_chunk_loss,
     )  # fmt: skip
+    if summary["warning"]:
+        logger.warning("paramserver: run %s: %s", spec.name, summary["warning"])
+    return summary

@@ -147,7 +147,7 @@ class Server(Engine):
 
     async def note(self, text: str) -> None:
         """Something that a reader of the status should know."""
-        self.core.notes.append(text)
+        self.core.notes.say(text)
 
     # -- readers ---------------------------------------------------------------------------------
 
@@ -235,9 +235,10 @@ class Server(Engine):
             self.core.drop(chunks)
             await self._resume()
 
-    async def refuse(self, chunk: int, why: str) -> bool:
-        """The supervisor found that a chunk cannot be had; whether the run goes on without it."""
+    async def lost(self, found: dict[int, str]) -> str:
+        """The supervisor found that these chunks cannot be had; why the run cannot go on without, if it cannot."""
         async with self._mine():
-            refused = self.core.refuse(chunk, why)
-            await self._work()
-            return refused or chunk not in self.keys
+            left = self.core.census.left
+            why = self.core.lost(found, time.monotonic())
+            await (self._resume() if self.core.census.left > left else self._work())
+            return why

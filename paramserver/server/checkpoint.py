@@ -53,6 +53,7 @@ def snapshot(core: Core, now: float, *, anchor: bool = False) -> dict[str, Any]:
         "rule_state": _copied(params.state) if whole else None,
         "slots": [_slot(slot, whole) for slot in params.slots],
         "newcomers": sorted(core.census.newcomers),
+        "left_out": list(core.census.left_out.items()),
         "counting": core.state == "surveying",
         "fresh": sorted(params.fresh) if whole else [],
         "tol": core.stopping.tol,
@@ -109,6 +110,7 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     for slot, kept in zip(params.slots, state["slots"], strict=True):
         _restore_slot(slot, kept)
     core.census.newcomers = set(state["newcomers"])
+    core.census.left_out = dict(state["left_out"])
     core.census.open()
     if state["z"] is None:
         return core
@@ -141,12 +143,12 @@ def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, n
 
 
 def _slot(slot: Slot, whole: bool) -> dict[str, Any]:
-    names = ("seq", "version", "survey", "fingerprint", "pushes", "gone")
+    names = ("seq", "version", "survey", "fingerprint", "edition", "pushes", "gone")
     return {**{name: getattr(slot, name) for name in names}, "fields": slot.fields if whole else None}
 
 
 def _restore_slot(slot: Slot, kept: dict[str, Any]) -> None:
-    for name in ("seq", "fields", "survey", "pushes", "gone"):
+    for name in ("seq", "fields", "survey", "edition", "pushes", "gone"):
         setattr(slot, name, kept[name])
     slot.version = None if kept["version"] is None else Version(*kept["version"])
     slot.fingerprint = None if kept["fingerprint"] is None else tuple(kept["fingerprint"])

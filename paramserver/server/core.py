@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from paramserver.errors import InvalidInput, RunFailed, StepFailed
+from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import ELSEWHERE, Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
 from paramserver.server import findings
 from paramserver.server.census import Census
@@ -80,18 +80,29 @@ class Core(Changes):
 
     def deliver(self, push: Push | Failure, now: float) -> Outcome:
         """Take a push; whatever becomes of it is counted."""
-        if isinstance(push, Failure):
-            self._chunk_failed(push.chunk, push.error, now)
-            return Outcome.ACCEPTED
         try:
+            if isinstance(push, Failure):
+                return self._failed(push, now)
             outcome = self.intake.take(push, now, self.over)
             self.timesheet.pushed(push.task, outcome, now)
             return outcome
+        except ChunkChanged as error:
+            if self.reset(push.chunk, push.fingerprint, now):
+                self.record.push(Outcome.OTHER_DATA)
+                return Outcome.OTHER_DATA
+            self._chunk_failed(push.chunk, error, now)
         except RunFailed as error:
             self._chunk_failed(push.chunk, error, now)
         except Exception as error:  # a rule's absorb or adopt: the caller has other pushes to deliver
             self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
         return Outcome.LATE
+
+    def _failed(self, push: Failure, now: float) -> Outcome:
+        """A step raised; where the data are others than they were, that is the news."""
+        if not (self.over or self.intake.is_gone(push.chunk)) and self.intake.is_of_what_was(push):
+            return Outcome.OTHER_DATA
+        self._chunk_failed(push.chunk, push.error, now)
+        return Outcome.ACCEPTED
 
     def replay(self, push: Push, now: float) -> Outcome:
         """Take what an earlier epoch's server may have had, or not."""
@@ -109,10 +120,14 @@ class Core(Changes):
         What was certified stands: where only inference fails, the run ends as it would have without it.
         """
         if self.inferring.under_way and not self.intake.is_gone(chunk):
-            self.notes.say(self.inferring.give_up(str(error)))
-            return self._finish(self.inferring.reason, now)
+            return self.give_up_inferring(str(error), now)
         if not self.over and not self.refuse(chunk, str(error)) and not self.intake.is_gone(chunk):
             self.fail(error, now)
+
+    def give_up_inferring(self, why: str, now: float) -> None:
+        """End with what was certified, and a note on what is missing."""
+        self.notes.say(self.inferring.give_up(why))
+        self._finish(self.inferring.reason, now)
 
     # -- between ---------------------------------------------------------------------------------
 
@@ -292,7 +307,7 @@ class Core(Changes):
         setup = (self.params.problem, self.params.rule) if have is None and task is not Task.SURVEY else None
         whole = slot.fields is None or chunk in self.intake.need_whole
         seq = slot.seq + 1 if gather is None else gather.number
-        return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch, setup)
+        return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch, setup, edition=slot.edition)
 
     def _wanted(self) -> Iterable[int]:
         """Chunks from which an answer would be new."""
@@ -307,9 +322,10 @@ class Core(Changes):
         if self.over:
             return
         if gather is not None and now > gather.limit:
+            if self.state == "surveying" and not self.ending:
+                return self.census.end_roll()
             if self.inferring.under_way:
-                self.notes.say(self.inferring.give_up())
-                return self._finish(self.inferring.reason, now)
+                return self.give_up_inferring("", now)
             if self.least_norm.under_way:
                 return self._settled(now)
             self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")

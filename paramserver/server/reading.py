@@ -121,6 +121,7 @@ def result(core: Core) -> Result | None:
         feature_names=spec.feature_names,
         standard_errors=float(np.sqrt(2 * max(gap, 0.0))),
         notes=tuple(core.notes),
+        left_out=dict(core.census.left_out),
         inference=core.inferring.found,
         no_inference=core.inferring.why_not,
         profile=profile(core, ended),

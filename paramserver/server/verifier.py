@@ -62,13 +62,14 @@ class Verifier:
 
     def ask(
         self, task: Task, z: Array | None, fields: Fields, limit: float, chunks: Iterable[int] | None = None
-    ) -> None:
+    ) -> Gather:
         """Put a question to these chunks; by default to every one that has rows."""
         self._asked += 1
         if task is Task.VERIFY:
             self.hessians.begin()
         pending = set(self.params.live if chunks is None else chunks)
         self.gather = Gather(task, z, pending, limit, fields, number=self._asked)
+        return self.gather
 
     def void(self) -> None:
         """The objective is another one: nothing that was found of the old one holds, and no question about it."""

@@ -85,6 +85,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         stages: dict[str, float],
         epoch: int = 1,
         checkpoint: str | None = None,
+        on_chunk_loss: str = "fail",
     ) -> dict[str, Any]:
         """Take the name at once, then the data; answers when every key is there and held.
 
@@ -95,7 +96,9 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             raise NameTaken(f"a run named {name!r} is already running: stop it, or choose another name")
         chunks = dict(enumerate(pickle.loads(keys)))
         launched = time.monotonic() - max(stages.values())
-        record = RunRecord(name, run_id, chunks, blob, runners_per_worker, launched=launched, stages=dict(stages))
+        record = RunRecord(
+            name, run_id, chunks, blob, runners_per_worker, on_chunk_loss, launched=launched, stages=dict(stages)
+        )
         record.epoch, record.checkpoint = epoch, checkpoint
         self.runs[name] = record
         try:
@@ -263,6 +266,12 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
                 self.keeper.lost_server(record, "its worker left the cluster")
             else:
                 self.keeper.spawn(self.keeper.tell(record, "gone", worker))
+
+    def restart(self, scheduler: Any) -> None:
+        """`Client.restart`: every task was forgotten, and no worker is gone yet."""
+        for record in list(self.runs.values()):
+            if record.live:
+                self.keeper.restarted(record)
 
     def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
         """Adaptive clusters must not take a server's worker: to them it looks idle and empty."""
