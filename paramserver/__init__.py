@@ -14,7 +14,7 @@ from paramserver._version import __version__
 if TYPE_CHECKING:
     from paramserver import cluster, datasets, errors, testing
     from paramserver.consensus import ADMM, LBFGS, ActiveNewton, AggregatedNewton, Consensus
-    from paramserver.launching import connect, fit, forget, launch
+    from paramserver.launching import connect, fit, forget, launch, resume
     from paramserver.launching import list_runs as list
     from paramserver.paths import Path, path
     from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
@@ -79,6 +79,7 @@ _HOME = {
     "launch": "paramserver.launching",
     "list": "paramserver.launching:list_runs",
     "path": "paramserver.paths",
+    "resume": "paramserver.launching",
     "simulate": "paramserver.simulator",
 }
 _MODULES = ("cluster", "datasets", "errors", "testing")
@@ -128,6 +129,7 @@ __all__ = [
     "launch",
     "list",
     "path",
+    "resume",
     "simulate",
     "testing",
 ]

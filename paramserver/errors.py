@@ -14,6 +14,7 @@ ParamServerError
     ├── BadData                   a chunk holds what cannot be fitted
     ├── ChunkChanged              a recomputed chunk has other values
     ├── ChunkLost                 a chunk is gone and cannot be recomputed
+    ├── ClusterRestarted          somebody called Client.restart()
     ├── ServerLost                the server died
     └── StepFailed                a local solve or an update raised
 """
@@ -78,6 +79,10 @@ class ChunkChanged(RunFailed):
 
 class ChunkLost(RunFailed):
     """A chunk's data are gone and cannot be recomputed."""
+
+
+class ClusterRestarted(RunFailed):
+    """`Client.restart` made the scheduler forget all data and tasks, the run's among them."""
 
 
 class ServerLost(RunFailed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from paramserver.consensus import Consensus, named
 from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import Bound, NoPenalty, Penalty
+from paramserver.resumption import earlier, fresh
 from paramserver.run import Run
 from paramserver.server import inferring
 from paramserver.server.spec import RunSpec, check_z0
@@ -29,6 +31,9 @@ from paramserver.workers.problems.base import Problem
 
 logger = logging.getLogger("paramserver")
 
+RESUMABLE = {
+    "until", "max_seconds", "max_pushes", "keep", "inference", "checkpoint_every", "on_chunk_loss", "on_chunk_change",
+}  # fmt: skip
 PENALTY_METHODS = {
     "value": "value(w) -> R(w)",
     "prox": "prox(v, steps) -> argmin R(w) + Σ (w - v)²/(2 steps)",
@@ -55,8 +60,12 @@ def launch(
     max_pushes: int | None = None,
     keep: bool = False,
     inference: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
+    on_chunk_loss: str = "fail",
+    on_chunk_change: str = "fail",
     require_tls: bool = False,
 ) -> Run:
     """Start a fit on the cluster and return at once; it needs this client no more.
@@ -103,10 +112,24 @@ def launch(
     inference : bool
         Whether the run ends with the passes over the data that `Result.summary` needs: None where
         there is no penalty, the problem offers them and p ≤ 1000; True also for a larger p.
+    checkpoint : str or path
+        A directory that every machine sees, or an fsspec URL (``s3://…``): the run's state is written there every
+        ``checkpoint_every`` seconds and at its end, for `resume`. It must hold none of another run.
+    checkpoint_every : float
+        Seconds, > 0.
     chunks : int
         For data in memory: how many chunks (default 8 a worker thread).
     runners_per_worker : int
         Default: each worker's number of threads.
+    on_chunk_loss : "fail" or "drop"
+        What becomes of the run where a chunk's data are gone for good: the workers that held it left and nothing can
+        compute it again, or its task raises. fail: it ends with `ChunkLost`. drop: it goes on to the optimum of the
+        other rows; ``notes`` and `Result.left_out` say what was left out. If no chunk with rows is left it fails.
+    on_chunk_change : "fail" or "reset"
+        What becomes of it where a chunk was lost, computed again, and has other values now (a source that was
+        rewritten, or is not deterministic). fail: it ends with `ChunkChanged`. reset: it forgets what it knew of
+        this chunk, reads it anew, says so in ``notes``, and ends at the optimum of the data as they are then. Changes
+        are seen in arrays, sparse matrices and tables, not in objects of your own.
     require_tls : bool
         Refuse a cluster any part of which is reached by, or listens at, another address than a tls:// one.
 
@@ -114,14 +137,37 @@ def launch(
     ------
     InvalidInput, NameTaken, EnvironmentMismatch, NoScheduler
     """
+    url = None if checkpoint is None else fresh(checkpoint)
+    settings = {
+        "z0": z0, "tol": tol, "until": until, "max_seconds": max_seconds, "max_pushes": max_pushes, "keep": keep,
+        "inference": inference, "checkpoint": url, "checkpoint_every": checkpoint_every,
+        "on_chunk_loss": on_chunk_loss, "on_chunk_change": on_chunk_change,
+    }  # fmt: skip
+    given = chunking.Given(X, y, sample_weight, offset, exposure)
+    return start(problem, given, penalty, consensus, settings, name, client, chunks, runners_per_worker, require_tls)
+
+
+def start(
+    problem: Problem,
+    given: chunking.Given,
+    penalty: Penalty | None,
+    consensus: str | Consensus,
+    settings: dict[str, Any],
+    name: str | None,
+    client: Any,
+    chunks: int | None,
+    runners_per_worker: int | None,
+    require_tls: bool = False,
+    epoch: int = 1,
+) -> Run:
+    """`launch`, and whatever else begins a run: ``settings`` are `RunSpec`'s."""
     began = time.monotonic()
     client = client_of(client)
     penalty = NoPenalty() if penalty is None else penalty
     rule = named(consensus)
-    given = chunking.Given(X, y, sample_weight, offset, exposure)
-    at_hand.check_one(offset, exposure)
+    at_hand.check_one(given.offset, given.exposure)
     _check_plugins(problem, rule, penalty)
-    _check_sizes(problem, given, penalty, z0)
+    _check_sizes(problem, given, penalty, settings.get("z0"))
     if chunks is not None and not (isinstance(chunks, (int, np.integer)) and chunks >= 1):
         raise InvalidInput(f"chunks must be None or a whole number ≥ 1, got {chunks!r}")
     if name is not None and not (isinstance(name, str) and name):
@@ -129,29 +175,83 @@ def launch(
     run_id = uuid.uuid4().hex[:12]
     name = name or f"run-{run_id[:6]}"
     # Checked before any data are sent; how many chunks they make is seen then.
-    spec = RunSpec(
-        problem, penalty, rule, 1, name, run_id, z0, tol, until, max_seconds, max_pushes, keep, inference=inference
-    )
+    spec = RunSpec(problem, penalty, rule, 1, name, run_id, **settings)
     inferring.check(spec)
 
     def make(threads: int) -> tuple[RunSpec, chunking.Chunks]:
-        data = chunking.make(client, problem, given, chunks or chunking.default(X, threads))
+        data = chunking.make(client, problem, given, chunks or chunking.default(given.X, threads))
         return replace(spec, n_chunks=len(data.keys), feature_names=data.names), data
 
     if client.asynchronous:
-        return _launch_async(client, make, runners_per_worker, require_tls, began)  # type: ignore[return-value]
+        return _launch_async(client, make, runners_per_worker, require_tls, epoch, began)  # type: ignore[return-value]
     threads, checked = client.sync(prepare, client, require_tls), time.monotonic() - began
-    summary = client.sync(_claim, client, *make(threads), runners_per_worker, began, checked)
+    summary = client.sync(_claim, client, *make(threads), runners_per_worker, epoch, began, checked)
     _say_if_bound(client)
     return Run(name, client, summary, began)
 
 
 async def _launch_async(
-    client: Any, make: Callable[[int], Any], runners_per_worker: int | None, require_tls: bool, began: float
+    client: Any, make: Callable[[int], Any], runners_per_worker: int | None, require_tls: bool, epoch: int, began: float
 ) -> Run:
     threads, checked = await prepare(client, require_tls), time.monotonic() - began
     spec, data = make(threads)
-    return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker, began, checked), began)
+    return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker, epoch, began, checked), began)
+
+
+def resume(
+    checkpoint: str | os.PathLike[str],
+    problem: Problem,
+    X: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
+    penalty: Penalty | None = None,
+    consensus: str | Consensus | None = None,
+    tol: float | None = None,
+    name: str | None = None,
+    client: Any = None,
+    chunks: int | None = None,
+    runners_per_worker: int | None = None,
+    require_tls: bool = False,
+    **settings: Any,
+) -> Run:
+    """Go on, on this cluster, from the newest checkpoint of a run that ended or was lost.
+
+    The data are passed again. z is taken over; so are the local models of those chunks that are the same by their
+    fingerprints, whatever their order, and `Status.notes` say which begin afresh.
+
+    Parameters
+    ----------
+    checkpoint : str or path
+        Where that run wrote its checkpoints; this one writes there too.
+    problem, X, y, sample_weight, offset, exposure, name, client, chunks, runners_per_worker, require_tls :
+        As for `launch`.
+    penalty, consensus, tol :
+        What the run had, if not given; a penalty or rule of your own must be.
+    **settings :
+        As for `launch`: until, max_seconds, max_pushes, keep, inference, checkpoint_every, on_chunk_loss,
+        on_chunk_change.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, or none can be used; the message says why of each.
+    InvalidInput
+        As for `launch`.
+    """
+    unknown = sorted(set(settings) - RESUMABLE)
+    if unknown:
+        raise InvalidInput(f"resume has no setting {unknown[0]!r}; it has {', '.join(sorted(RESUMABLE))}")
+    run = earlier(checkpoint)
+    settings = {"tol": run.state["tol"] if tol is None else tol, **settings, "checkpoint": run.url, "resume": run.name}
+    given = chunking.Given(X, y, sample_weight, offset, exposure)
+    return start(
+        problem, given, run.penalty() if penalty is None else penalty,
+        run.consensus() if consensus is None else consensus, settings, name, client, chunks, runners_per_worker,
+        require_tls, run.epoch + 1,
+    )  # fmt: skip
 
 
 def fit(problem: Problem, X: Any, y: Any = None, **options: Any) -> Result:
@@ -267,16 +367,21 @@ def _say_if_bound(client: Any) -> None:
 
 
 async def _claim(
-    client: Any, spec: RunSpec, data: chunking.Chunks, runners_per_worker: int | None, began: float, checked: float
-) -> Any:
+    client: Any, spec: RunSpec, data: chunking.Chunks, runners_per_worker: int | None, epoch: int, began: float,
+    checked: float,
+) -> Any:  # fmt: skip
     blob, keys = cloudpickle.dumps((spec, dict(enumerate(data.keys)))), cloudpickle.dumps(data.keys)
     stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
     claim = ask_supervisor(
         client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,
-        runners_per_worker=runners_per_worker, stages=stages,
+        runners_per_worker=runners_per_worker, stages=stages, epoch=epoch, checkpoint=spec.checkpoint,
+        on_chunk_loss=spec.on_chunk_loss,
     )  # fmt: skip
     try:
-        return await claim
+        summary = await claim
     except BaseException:
         data.let_go()
         raise
+    if summary["warning"]:
+        logger.warning("paramserver: run %s: %s", spec.name, summary["warning"])
+    return summary

@@ -52,6 +52,7 @@ class Assignment(NamedTuple):
     fetch: int | None = None  #: a chunk to copy to this worker meanwhile
     setup: Any = None  #: (problem, rule) as settled since, for a runner that holds no z yet; pickled on the wire
     roster: int = 0  #: how often chunks came or went: a runner that knows of fewer says hello again
+    edition: int = 0  #: how often the chunk's data became others: copies from before are of what was
 
 
 class Wait(NamedTuple):
@@ -80,9 +81,10 @@ class Push(NamedTuple):
     payload: Fields
     base: int | None = None  #: for a delta: the sequence number it builds on
     seconds: float = 0.0  #: what it took the worker
-    fingerprint: tuple[float, ...] | None = None  #: of the chunk's data, when they were loaded anew
+    fingerprint: tuple[float, ...] | None = None  #: of the chunk's data; None for objects of a user's own
     trouble: str | None = None  #: "too_far" (no finite value at this z) or "busy" (not done)
     loading: float = 0.0  #: of the seconds, those until the chunk was ready
+    edition: int = 0  #: the assignment's
 
 
 class Failure(NamedTuple):
@@ -90,6 +92,8 @@ class Failure(NamedTuple):
 
     chunk: int
     error: Exception
+    fingerprint: tuple[float, ...] | None = None  #: as a push's: values that came to be others may not fit at all
+    edition: int = 0
 
 
 class Request(NamedTuple):
@@ -117,4 +121,5 @@ class Outcome(str, Enum):
     SHAPE = "wrong shape or dtype"
     NOT_FINITE = "not finite"
     UNKNOWN_CHUNK = "unknown chunk"
+    OTHER_DATA = "other data"  #: the chunk was computed again to other values
     MALFORMED = "malformed"  #: it does not say what it is, or of which z: no runner of this version sends that

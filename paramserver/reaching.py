@@ -30,12 +30,12 @@ class Reached:
         self._changed(summary)
         return summary
 
-    async def _call(self, method: str, *args: Any, timeout: float = 30.0) -> Any:
+    async def _call(self, method: str, *args: Any, timeout: float = 30.0, patience: float = TAKEOVER) -> Any:
         """Call the server, wherever it is now; None where the run is over or not begun.
 
-        One that was lost is waited for to be replaced.
+        One that was lost is waited for to be replaced, for ``patience`` seconds.
         """
-        limit = time.monotonic() + max(timeout, TAKEOVER)
+        limit = time.monotonic() + patience
         while True:
             summary = self._summary
             if summary["handle"] is None or summary["state"] == "waiting":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -28,6 +29,7 @@ from paramserver.views import ChunkValue, History, Params, Residuals, Result, St
 from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
 
+PATIENCE = 5.0  #: seconds for another server to take over before a status says that there is none
 POLL = 10.0  #: seconds of one long poll for the end
 ADD_LIMIT = 200.0  #: seconds for the supervisor to hold what is added, and to tell the server
 
@@ -80,9 +82,10 @@ class Run(Reached):
         return out
 
     async def _status(self) -> Status:
-        live = await self._call("status")
-        if live is not None:
-            return live  # type: ignore[no-any-return]
+        with contextlib.suppress(ServerGone):  # one is lost, and no other is there yet: that is what there is to say
+            live = await self._call("status", timeout=10.0, patience=PATIENCE)
+            if live is not None:
+                return live  # type: ignore[no-any-return]
         outcome = await self._outcome()
         if outcome is not None and outcome.status is not None:
             return outcome.status
@@ -93,8 +96,8 @@ class Run(Reached):
         failed = outcome is not None
         doing = f"failed: {summary['reason']}" if failed else f"waiting {summary.get('waits', '')}"
         return Status(
-            self.name, "failed" if failed else "waiting", doing, Version(1, 0), float("nan"), None,
-            Residuals(float("nan")), summary["n_chunks"], 0, 0, 0, {}, Staleness(), {}, {}, "", 1,
+            self.name, "failed" if failed else "waiting", doing, Version(summary["epoch"], 0), float("nan"), None,
+            Residuals(float("nan")), summary["n_chunks"], 0, 0, 0, {}, Staleness(), {}, {}, "", summary["epoch"],
             time.time() - summary["created"], summary["reason"],
         )  # fmt: skip
 

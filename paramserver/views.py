@@ -118,6 +118,7 @@ class Status:
     notes: tuple[str, ...] = ()
     waiting_for: tuple[int, ...] = ()
     empty_chunks: tuple[int, ...] = ()
+    replayed: int = 0  #: of the pushes, those sent again to a server that took over
 
     @property
     def oldest(self) -> tuple[int, float]:
@@ -170,7 +171,10 @@ class Result:
     penalty : str
         R, and of what: with ``standardize`` of the coefficients times their columns' deviation.
     notes : tuple of str
-        What else to know: columns without effect, dependent ones, refused chunks.
+        What else to know: columns without effect, dependent ones, refused chunks, and those left out.
+    left_out : dict of int to int or None
+        The chunks whose data were lost, and that the fit is therefore without (``on_chunk_loss="drop"``), and
+        how many rows each had; None where it was never read.
     standard_errors : float
         √(2·gap_absolute), a bound of the error in standard errors.
     inference : Inference or None
@@ -202,6 +206,7 @@ class Result:
     feature_names: tuple[str, ...] | None = None
     standard_errors: float = float("nan")
     notes: tuple[str, ...] = ()
+    left_out: dict[int, int | None] = field(default_factory=dict)
     pushes_per_chunk: dict[int, int] = field(default_factory=dict)
     inference: Inference | None = field(default=None, repr=False)
     no_inference: str = ""

@@ -54,6 +54,7 @@ class ChunkCache:
         self.ledger = Ledger(worker.memory_manager.memory_limit)
         self.copied = (0, 0.0)  #: chunks copied so far, and the seconds of it
         self._loaded: dict[int, Loaded] = {}
+        self._editions: dict[int, int] = {}  #: the last that was heard of, of chunks whose data changed
         self._lock = threading.Lock()
         self._fetching = False
         self._patient = True  #: waiting for small parts has not been in vain yet
@@ -125,8 +126,9 @@ class ChunkCache:
         done, _ = concurrent.futures.wait([fetching], SMALL_LIMIT)
         self._patient = bool(done)  # else whoever holds them is stopped or far: never wait again
 
-    def load(self, chunk: int) -> Loaded | None:
+    def load(self, chunk: int, edition: int = 0) -> Loaded | None:
         """The chunk's data, checked and prepared; None if it has left meanwhile."""
+        self._at(chunk, edition)
         try:
             parts = tuple(self._part(key) for key in self.keys[chunk])
         except KeyError:
@@ -135,7 +137,7 @@ class ChunkCache:
         with self._lock:
             old = self._loaded.get(chunk)
         if old is not None and all(a is b for a, b in zip(old.parts, parts, strict=True)):
-            return old._replace(fingerprint=None)
+            return old
         if len(parts) == 1 and isinstance(parts[0], tuple):
             unpacked: tuple[Any, ...] = parts[0]
         else:
@@ -149,6 +151,17 @@ class ChunkCache:
         with self._lock:
             self._loaded[chunk] = loaded
         return loaded
+
+    def _at(self, chunk: int, edition: int) -> None:
+        """The chunk's data are others by now: copies made before may be of what was, those that Dask holds are not."""
+        with self._lock:
+            if edition <= self._editions.get(chunk, 0):
+                return
+            self._editions[chunk] = edition
+            for key in self.keys.get(chunk, ()):
+                self._copies.pop(key, None)
+            self._loaded.pop(chunk, None)
+            self._scanned = -np.inf
 
     def _part(self, key: Any) -> Any:
         copies = self._copies
@@ -169,12 +182,12 @@ class ChunkCache:
     async def _fetch(self, chunks: tuple[int, ...]) -> None:
         began = time.monotonic()
         try:
-            data = self.worker.data
+            data, editions = self.worker.data, dict(self._editions)
             keys = {key for i in chunks for key in self.keys.get(i, ()) if key is not None and key not in data}
             there = await asyncio.wait_for(self.worker.scheduler.who_has(keys=list(keys)), 10.0)
             who_has = {key: workers for key, workers in there.items() if workers}
             gathered = await asyncio.wait_for(gather_from_workers(who_has, rpc=self.worker.rpc), FETCH_LIMIT)
-            self._copies.update(gathered[0])
+            self._keep(gathered[0], {i for i in chunks if self._editions.get(i) == editions.get(i)})
             self._scanned = -np.inf
             count, seconds = self.copied
             self.copied = count + len(chunks), seconds + time.monotonic() - began
@@ -182,6 +195,12 @@ class ChunkCache:
             pass  # its holder is slow, stopped or gone: the server asks again while the chunk waits
         finally:
             self._fetching = False
+
+    def _keep(self, gathered: Mapping[Any, Any], chunks: set[int]) -> None:
+        """Copies of these chunks; of others, whose data changed since, they may be of what was."""
+        with self._lock:
+            wanted = {key for i in chunks for key in self.keys.get(i, ())}
+            self._copies.update({key: value for key, value in gathered.items() if key in wanted})
 
     def _room(self) -> bool:
         manager = self.worker.memory_manager

@@ -182,8 +182,9 @@ class Runner:
         if work.z is not None and work.task not in ELSEWHERE:
             self.have = (work.version, work.z)
         head = (work.chunk, work.seq, work.task, work.version)
+        loaded = None
         try:
-            loaded = cache.load(work.chunk)
+            loaded = cache.load(work.chunk, work.edition)
             loading = time.monotonic() - began
             if loaded is None:
                 return Push(*head, {}, seconds=loading, trouble="busy", loading=loading)
@@ -191,15 +192,15 @@ class Runner:
             asked = cache.problem if work.task is Task.SURVEY else problem
             payload = answer(rule, asked, loaded.data, work, z)
         except RunFailed as error:
-            return Failure(work.chunk, error)
+            return Failure(work.chunk, error, loaded and loaded.fingerprint, work.edition)
         except Exception as error:
             logger.exception("paramserver: chunk %d, %s", work.chunk, work.task.value)
             text = f"chunk {work.chunk}: {work.task.value} raised {type(error).__name__}: {error}"
-            return Failure(work.chunk, StepFailed(text))
+            return Failure(work.chunk, StepFailed(text), loaded and loaded.fingerprint, work.edition)
         base = None if work.whole else work.seq - 1
         seconds = time.monotonic() - began
         trouble = "too_far" if payload is None else None
-        push = Push(*head, payload or {}, base, seconds, loaded.fingerprint, trouble, loading)
+        push = Push(*head, payload or {}, base, seconds, loaded.fingerprint, trouble, loading, work.edition)
         if work.task is Task.SOLVE and payload is not None:
             cache.ledger.add(push, whole=not rule.is_delta(payload))
         return push

@@ -41,6 +41,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
+    parser.add_argument("--checkpoint", metavar="URL", help="write the run's state to this directory or fsspec URL")
+    parser.add_argument("--checkpoint-every", type=float, default=60.0, metavar="S", help="seconds (default 60)")
+    parser.add_argument("--resume", metavar="URL", help="go on from the newest checkpoint there, and write more")
     parser.add_argument("--keep", action="store_true", help="keep the run, and a LocalCluster, up until Ctrl-C")
     parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
     parser.add_argument("--profile", action="store_true", help="end with a table of where the time went")
@@ -64,11 +67,18 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput("--summary prints a table: leave --json out")
     problem, penalty = model.problem(args), model.penalty(args)
     X, y, beside, name = _data(args)
+    if args.checkpoint and args.resume:
+        raise InvalidInput("--resume goes on writing where it reads: leave --checkpoint out")
     with _cluster(args) as (client, address):
-        fit = ps.launch(
-            problem, X, y, **beside, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
-            max_seconds=args.max_seconds, keep=args.keep, inference=args.summary or None, require_tls=args.require_tls,
-        )  # fmt: skip
+        options = {
+            **beside, "penalty": penalty, "consensus": args.consensus, "name": name, "client": client, "tol": args.tol,
+            "max_seconds": args.max_seconds, "keep": args.keep, "inference": args.summary or None,
+            "checkpoint_every": args.checkpoint_every, "require_tls": args.require_tls,
+        }  # fmt: skip
+        if args.resume:
+            fit = ps.resume(args.resume, problem, X, y, **options)
+        else:
+            fit = ps.launch(problem, X, y, **options, checkpoint=args.checkpoint)
         _say_queries(address, name, args)
         result = _follow(fit)
         seconds = time.monotonic() - began

@@ -18,9 +18,9 @@ from paramserver.errors import InvalidInput, ServerGone
 from paramserver.messages import Array, Assignment, Push, Reply, Request, Stop, Version
 from paramserver.profile import Profile
 from paramserver.server import gate, reading
-from paramserver.server.durable import Source, taken_over
 from paramserver.server.engine import HEAVY, Call, Engine
 from paramserver.server.handle import open_door, pack, unpack
+from paramserver.server.takeover import Source, taken_over
 from paramserver.views import ChunkValue, History, Params, Status
 
 logger = logging.getLogger("paramserver")
@@ -29,11 +29,11 @@ logger = logging.getLogger("paramserver")
 class Server(Engine):
     """One run's server on a worker; see `Core` for what it does."""
 
-    def __init__(self, blob: bytes, run_id: str, epoch: int, source: Source = None) -> None:
+    def __init__(self, blob: bytes, run_id: str, epoch: int, source: Source = None, saved: str | None = None) -> None:
         spec, keys = cloudpickle.loads(blob)
         worker = get_worker()
         open_door(worker)
-        core = taken_over(spec, epoch, source, worker)
+        core = taken_over(spec, epoch, source, saved, worker)
         core.memory_limit = worker.memory_manager.memory_limit
         super().__init__(core, run_id, epoch, worker, dict(keys))
         self._setup = (spec.problem, spec.rule)
@@ -150,7 +150,7 @@ class Server(Engine):
 
     async def note(self, text: str) -> None:
         """Something that a reader of the status should know."""
-        self.core.notes.append(text)
+        self.core.notes.say(text)
 
     # -- readers ---------------------------------------------------------------------------------
 
@@ -202,6 +202,7 @@ class Server(Engine):
     async def _resume(self) -> None:
         """A change was made: what was announced before is no longer so. The caller holds the lock."""
         self.turns += 1
+        self.core.changes += 1
         if self._announced:
             self._announced = ""
             await self.worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self.turns)
@@ -237,9 +238,10 @@ class Server(Engine):
             self.core.drop(chunks)
             await self._resume()
 
-    async def refuse(self, chunk: int, why: str) -> bool:
-        """The supervisor found that a chunk cannot be had; whether the run goes on without it."""
+    async def lost(self, found: dict[int, str]) -> str:
+        """The supervisor found that these chunks cannot be had; why the run cannot go on without, if it cannot."""
         async with self._mine():
-            refused = self.core.refuse(chunk, why)
-            await self._work()
-            return refused or chunk not in self.keys
+            left = self.core.census.left
+            why = self.core.lost(found, time.monotonic())
+            await (self._resume() if self.core.census.left > left else self._work())
+            return why

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,21 @@ from paramserver.penalties import Penalty
 from paramserver.server import findings
 from paramserver.server.census import Census
 from paramserver.server.inferring import Inferring
+from paramserver.server.intake import Intake
 from paramserver.server.parameters import Parameters, with_settings
+from paramserver.server.spec import RunSpec
 from paramserver.server.stopping import Stopping
 from paramserver.server.verifier import Verifier
+
+MAX_EDITIONS = 50  #: changes of one chunk's data before the run gives up: two copies that differ may stay for good
 
 
 class Changes(ABC):
     """The part of `Core` that users reach into a live run with."""
 
+    spec: RunSpec
     params: Parameters
+    intake: Intake
     stopping: Stopping
     verifier: Verifier
     inferring: Inferring
@@ -41,6 +47,12 @@ class Changes(ABC):
 
     @abstractmethod
     def _thaw(self) -> None: ...
+
+    @abstractmethod
+    def _limit(self, now: float) -> float: ...
+
+    @abstractmethod
+    def give_up_inferring(self, why: str, now: float) -> None: ...
 
     @abstractmethod
     def _fits(self, p: int, n_chunks: int) -> None: ...
@@ -98,9 +110,43 @@ class Changes(ABC):
         self._recount()
         return True
 
-    def _recount(self) -> None:
-        """The objective is another: what was certified does not hold for it; z goes on from where it is."""
+    def lost(self, found: Mapping[int, str], now: float) -> str:
+        """The data of these chunks cannot be had, each with why; why the run cannot go on, if it cannot."""
+        found = {i: why for i, why in found.items() if not (self.intake.is_gone(i) or self.refuse(i, why))}
+        if not found or self.state in ("finished", "failed"):
+            return ""
+        why = found[min(found)]
+        if self.inferring.under_way:  # what was certified stands, and is of all chunks
+            self.give_up_inferring(why, now)
+            return ""
+        if self.spec.on_chunk_loss == "fail":
+            return why
+        try:
+            self.census.leave_out(found)
+        except InvalidInput as error:
+            return f"{why}; {error}"
+        self._recount(now)
+        return ""
+
+    def reset(self, chunk: int, fingerprint: tuple[float, ...] | None, now: float) -> bool:
+        """A chunk has other values than it had: begin anew with it; False where that must end the run."""
+        if self.over or self.spec.on_chunk_change == "fail" or self.params.slots[chunk].edition >= MAX_EDITIONS:
+            return False
+        self.intake.need_whole.discard(chunk)
+        self.census.renew(chunk, fingerprint, now)
+        self._recount(now, roll=True)
+        return True
+
+    def _recount(self, now: float | None = None, roll: bool = False) -> None:
+        """The objective is another: what was certified does not hold for it; z goes on from where it is.
+
+        ``now`` where the run may be ending: it waits no longer for surveys than for its last verification.
+        """
+        if self.ending and now is not None:
+            self.census.limit = self._limit(now)
         self._another()
+        if roll and now is not None:
+            self.census.call_roll(self._limit(now))
         self.census.open()
         self.state, self.reason, self.ended_at, self._rest_until = "surveying", "", None, np.inf
 

@@ -18,7 +18,7 @@ import msgpack
 import numpy as np
 
 from paramserver.consensus import Auto
-from paramserver.errors import CheckpointError, InvalidInput, ParamServerError
+from paramserver.errors import CheckpointError, InvalidInput
 from paramserver.messages import Version
 from paramserver.server import stored
 from paramserver.server.core import Core
@@ -58,10 +58,12 @@ def snapshot(core: Core, now: float, *, anchor: bool = False) -> dict[str, Any]:
         "rule_state": _copied(params.state) if whole else None,
         "slots": [_slot(slot, whole) for slot in params.slots],
         "newcomers": sorted(core.census.newcomers),
+        "left_out": list(core.census.left_out.items()),
         "counting": core.state == "surveying",
         "fresh": sorted(params.fresh) if whole else [],
         "tol": core.stopping.tol,
         "pushes": core.record.pushes,
+        "changes": core.changes,
         "replayed": core.record.replayed,
         "verified": None if core.verifier.verified is None else list(core.verifier.verified),
         "notes": [note for note in core.notes if note not in core.notes.found],
@@ -80,9 +82,7 @@ def unpack(data: bytes) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        It is truncated, damaged, or no state at all.
-    InvalidInput
-        It is of a format that this version does not read.
+        It is truncated, damaged, no state at all, or of a format that this version does not read.
     """
     if len(data) < _CHECKSUM or data[:_CHECKSUM] != _checksum(memoryview(data)[_CHECKSUM:]):
         raise CheckpointError(f"the state ({len(data)} bytes) is damaged: its checksum does not fit")
@@ -91,7 +91,7 @@ def unpack(data: bytes) -> dict[str, Any]:
     except Exception as error:  # msgpack has a dozen of its own
         raise CheckpointError(f"the state cannot be read: {type(error).__name__}: {error}") from error
     if type(state) is dict and type(state.get("format")) is int and state["format"] != FORMAT:
-        raise InvalidInput(f"the state has format {state['format']}, this version reads {FORMAT}")
+        raise CheckpointError(f"the state has format {state['format']}, this version reads {FORMAT}")
     stored.check(state)
     return state  # type: ignore[no-any-return]
 
@@ -102,16 +102,16 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     Raises
     ------
     CheckpointError
-        The state is damaged, or does not fit what was launched.
+        The state is damaged, of another format, or does not fit what was launched.
     InvalidInput
-        The state is of another run, or of a format this version does not read.
+        The state is of another run, rule or penalty.
     """
     state = unpack(data)
     if state["run_id"] != spec.run_id:
         raise InvalidInput(f"the state is of run {state['run_id']}, not of {spec.run_id}")
     try:
         return _restored(state, spec, epoch, now)
-    except ParamServerError:
+    except (CheckpointError, InvalidInput):
         raise
     except Exception as error:  # of the problem, the rule or the penalty, given what is not theirs
         raise CheckpointError(f"the state does not fit the run: {type(error).__name__}: {error}") from error
@@ -120,6 +120,7 @@ def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
 def _restored(state: dict[str, Any], spec: RunSpec, epoch: int, now: float) -> Core:
     core = Core(spec, epoch, now - state["seconds"])
     core.stopping.tol = state["tol"]
+    core.changes = state["changes"]
     core.record.pushes, core.record.replayed = state["pushes"], state["replayed"]
     core.notes.extend(state["notes"])
     params = core.params
@@ -127,6 +128,7 @@ def _restored(state: dict[str, Any], spec: RunSpec, epoch: int, now: float) -> C
     for slot, kept in zip(params.slots, state["slots"], strict=True):
         _restore_slot(slot, kept)
     core.census.newcomers = set(state["newcomers"])
+    core.census.left_out = dict(state["left_out"])
     core.census.open()
     if state["z"] is None:
         return core
@@ -177,12 +179,12 @@ def _restore_rule(params: Parameters, kept: dict[str, Any] | None) -> None:
 
 
 def _slot(slot: Slot, whole: bool) -> dict[str, Any]:
-    names = ("seq", "version", "survey", "fingerprint", "pushes", "gone")
+    names = ("seq", "version", "survey", "fingerprint", "edition", "pushes", "gone")
     return {**{name: getattr(slot, name) for name in names}, "fields": slot.fields if whole else None}
 
 
 def _restore_slot(slot: Slot, kept: dict[str, Any]) -> None:
-    for name in ("seq", "fields", "survey", "pushes", "gone"):
+    for name in ("seq", "fields", "survey", "edition", "pushes", "gone"):
         setattr(slot, name, kept[name])
     slot.version = None if kept["version"] is None else Version(*kept["version"])
     slot.fingerprint = None if kept["fingerprint"] is None else tuple(kept["fingerprint"])

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from paramserver.errors import InvalidInput, RunFailed, StepFailed
+from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import ELSEWHERE, Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
 from paramserver.server import findings, gate
 from paramserver.server.census import Census
@@ -21,6 +21,7 @@ from paramserver.server.intake import Intake
 from paramserver.server.least_norm import LeastNorm
 from paramserver.server.parameters import Parameters
 from paramserver.server.record import Record
+from paramserver.server.resuming import Resumed
 from paramserver.server.spec import RunSpec
 from paramserver.server.stopping import Stopping
 from paramserver.server.timesheet import Timesheet
@@ -57,6 +58,8 @@ class Core(Changes):
         self.error: Exception | None = None
         self.ending = ""  #: the reason for which the last verification is under way
         self.notes = findings.Notes()
+        self.changes = 0  #: by users, to what is fitted and how
+        self.resumed: Resumed | None = None  #: an earlier run's state, until the data are read
         self.census = Census(self.params, self.verifier, self.dispatch, self.notes)
         self.census.open()
         self.ended_at: float | None = None
@@ -82,18 +85,29 @@ class Core(Changes):
         if not gate.head(push):
             self.record.push(Outcome.MALFORMED)
             return Outcome.MALFORMED
-        if isinstance(push, Failure):
-            self._chunk_failed(push.chunk, push.error, now)
-            return Outcome.ACCEPTED
         try:
+            if isinstance(push, Failure):
+                return self._failed(push, now)
             outcome = self.intake.take(push, now, self.over)
             self.timesheet.pushed(push.task, outcome, now)
             return outcome
+        except ChunkChanged as error:
+            if self.reset(push.chunk, push.fingerprint, now):
+                self.record.push(Outcome.OTHER_DATA)
+                return Outcome.OTHER_DATA
+            self._chunk_failed(push.chunk, error, now)
         except RunFailed as error:
             self._chunk_failed(push.chunk, error, now)
         except Exception as error:  # a rule's absorb or adopt: the caller has other pushes to deliver
             self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
         return Outcome.LATE
+
+    def _failed(self, push: Failure, now: float) -> Outcome:
+        """A step raised; where the data are others than they were, that is the news."""
+        if not (self.over or self.intake.is_gone(push.chunk)) and self.intake.is_of_what_was(push):
+            return Outcome.OTHER_DATA
+        self._chunk_failed(push.chunk, push.error, now)
+        return Outcome.ACCEPTED
 
     def replay(self, push: Push, now: float) -> Outcome:
         """Take what an earlier epoch's server may have had, or not."""
@@ -113,10 +127,14 @@ class Core(Changes):
         What was certified stands: where only inference fails, the run ends as it would have without it.
         """
         if self.inferring.under_way and not self.intake.is_gone(chunk):
-            self.notes.say(self.inferring.give_up(str(error)))
-            return self._finish(self.inferring.reason, now)
+            return self.give_up_inferring(str(error), now)
         if not self.over and not self.refuse(chunk, str(error)) and not self.intake.is_gone(chunk):
             self.fail(error, now)
+
+    def give_up_inferring(self, why: str, now: float) -> None:
+        """End with what was certified, and a note on what is missing."""
+        self.notes.say(self.inferring.give_up(why))
+        self._finish(self.inferring.reason, now)
 
     # -- between ---------------------------------------------------------------------------------
 
@@ -161,6 +179,9 @@ class Core(Changes):
         if self.params.setup is None:
             self.params.begin(start, now)
             self._fits(len(start.z), len(self.params.live))
+            if self.resumed is not None:
+                self.notes.say(self.resumed.enter(self.params, now))
+                self.resumed = None
             self.notes.say(self.params.chosen)
             self.stopping.superlinear = self.params.rule.adopts
         else:
@@ -296,7 +317,7 @@ class Core(Changes):
         setup = (self.params.problem, self.params.rule) if have is None and task is not Task.SURVEY else None
         whole = slot.fields is None or chunk in self.intake.need_whole
         seq = slot.seq + 1 if gather is None else gather.number
-        return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch, setup)
+        return Assignment(chunk, seq, task, self.params.version, z, fields, whole, fetch, setup, edition=slot.edition)
 
     def _wanted(self) -> Iterable[int]:
         """Chunks from which an answer would be new."""
@@ -311,9 +332,10 @@ class Core(Changes):
         if self.over:
             return
         if gather is not None and now > gather.limit:
+            if self.state == "surveying" and not self.ending:
+                return self.census.end_roll()
             if self.inferring.under_way:
-                self.notes.say(self.inferring.give_up())
-                return self._finish(self.inferring.reason, now)
+                return self.give_up_inferring("", now)
             if self.least_norm.under_way:
                 return self._settled(now)
             self.notes.append(f"verification gave up after waiting for chunks {sorted(gather.pending)[:10]}")

@@ -69,6 +69,11 @@ class Dispatch:
             if slot.lease is not None and slot.lease.runner.startswith(worker + "#"):
                 slot.lease = None
 
+    def renewed(self, chunk: int) -> None:
+        """Its data are others: whoever copied it lets go of that, and may copy it, or another, at once."""
+        self.hints.pop(chunk, None)
+        self._copying = {worker: copy for worker, copy in self._copying.items() if copy[0] != chunk}
+
     def recall(self, pending: Iterable[int]) -> None:
         """End the leases for questions about an objective that was; surveys still ``pending`` go on."""
         on = set(pending)

@@ -1,7 +1,7 @@
-"""What of a server outlives it: an anchor that the supervisor keeps.
+"""What of a server outlives it: an anchor that the supervisor keeps, and checkpoints at a URL.
 
 The supervisor is the only authority: what it refuses, because a later epoch has the run, tells this
-server that it is stale. It changes nothing from then on.
+server that it is stale. It changes nothing from then on, and deletes no file.
 """
 
 from __future__ import annotations
@@ -9,92 +9,145 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
 import cloudpickle
 
-from paramserver.errors import ServerGone
+from paramserver.errors import InvalidInput, ServerGone
 from paramserver.server import checkpoint
-from paramserver.server.core import Core
-from paramserver.server.handle import Handle
-from paramserver.server.spec import RunSpec
+from paramserver.server.store import Store
 
 logger = logging.getLogger("paramserver")
 
 EVERY = 2.0  #: seconds between anchors
 SHARE = 50.0  #: times what an anchor took is the shortest wait for the next
 LIMIT = 10.0  #: seconds for the supervisor to take one
-FETCH_LIMIT = 120.0  #: seconds for a drained state to cross the wire
-
-Source = bytes | Handle | None  #: where a server that takes over has its state from
-
-
-def taken_over(spec: RunSpec, epoch: int, source: Source, worker: Any) -> Core:
-    """The core of a new server: from nothing, from an anchor, or from a server that was drained."""
-    state: bytes | None
-    if isinstance(source, Handle):
-        call = source.direct(worker.rpc, "fetch", timeout=FETCH_LIMIT)
-        state = asyncio.run_coroutine_threadsafe(call, worker.loop.asyncio_loop).result(FETCH_LIMIT + 5.0)
-    else:
-        state = source
-    now = time.monotonic()
-    return Core(spec, epoch, now) if state is None else checkpoint.load(state, spec, epoch, now)
+SAVE_LIMIT = 600.0  #: seconds for a checkpoint to be written
+LAST_LIMIT = 20.0  #: seconds that the end of a run waits for its last checkpoint
+KEPT = 2  #: checkpoints of an epoch that stay
 
 
 class Durable:
-    """One server's anchors. ``superseded``: this server is none any more, or is being moved."""
+    """One server's anchors and checkpoints. ``superseded``: this server is none any more, or is being moved."""
 
     def __init__(self, server: Any) -> None:
+        spec = server.core.spec
         self.server = server
         self.superseded = False
+        self.store = None if spec.checkpoint is None else Store(spec.checkpoint)
         self._next = 0.0  #: the first as soon as there is a z, or a server that took over is of use
+        self._next_save = time.monotonic() + spec.checkpoint_every
         self._kept: tuple[Any, ...] = self._news()  #: what the supervisor has
-        self._task: asyncio.Task[None] | None = None
+        self._agreed = self._terms()  #: the supervisor can make a server of
+        self._saved: tuple[Any, ...] = ()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._number = 0
+        self._had = self._own()
         self._drained: dict[str, Any] | None = None
 
     def look(self) -> None:
-        """Called a few times a second: an anchor, where one is due."""
+        """Whether something is due. Called at every turn, while nobody else is at the core."""
         if self.server not in self.server.worker.state.actors.values():
             self.superseded = True  # released while this process was stopped, say
+        now = time.monotonic()
+        if self.superseded or self.server.core.params.z is None or now < min(self._next, self._next_save):
             return
-        idle = self._task is None or self._task.done()
-        if (
-            idle
-            and time.monotonic() >= self._next
-            and self._news() != self._kept
-            and self.server.core.params.z is not None
-        ):
-            self._task = asyncio.create_task(self.keep())
+        if now >= self._next and self._idle("keep") and self._news() != self._kept:
+            self._start("keep", self._keep(*self._anchor()))
+        if now >= self._next_save and self._idle("save") and self.store is not None:
+            self._start("save", self._save(checkpoint.snapshot(self.server.core, now), SAVE_LIMIT))
+
+    def _own(self) -> int:
+        record = self.server.core.record
+        return int(record.pushes - record.replayed)
+
+    def _idle(self, what: str) -> bool:
+        return what not in self._tasks or self._tasks[what].done()
+
+    def _start(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[what] = asyncio.create_task(work)
 
     def _news(self) -> tuple[Any, ...]:
         core = self.server.core
-        return core.params.version, core.record.pushes, core.state, self.server.turns
+        return core.params.version, core.record.pushes, core.state, core.changes
+
+    # -- anchors ---------------------------------------------------------------------------------
 
     async def keep(self) -> None:
-        """Hand an anchor to the supervisor. The caller may hold the server's lock: nothing here waits for it."""
-        began, news, core = time.monotonic(), self._news(), self.server.core
-        spec = core.spec if core.params.setup is None else replace(core.spec, penalty=core.params.bound.penalty)
+        """Hand an anchor to the supervisor now. Nobody else may be at the core."""
+        await self._keep(*self._anchor())
+
+    def _anchor(self) -> tuple[Any, ...]:
+        core = self.server.core
         self._number += 1
-        shot, number = checkpoint.snapshot(core, began, anchor=True), self._number
+        head = {"number": self._number, "taken": self._own() - self._had, "blob": self._blob()}
+        return self._news(), self._terms(), head, checkpoint.snapshot(core, time.monotonic(), anchor=True)
+
+    def _terms(self) -> tuple[int, int]:
+        """What a new server is made of changes with these."""
+        return self.server.core.changes, self.server.core.census.left
+
+    def _blob(self) -> bytes | None:
+        """What a new server is made of; None where the supervisor has it."""
+        if self._agreed == self._terms():
+            return None
+        core = self.server.core
+        spec = core.spec if core.params.setup is None else replace(core.spec, penalty=core.params.bound.penalty)
+        return bytes(cloudpickle.dumps((spec, self.server.keys)))
+
+    async def _keep(self, news: Any, terms: tuple[int, int], head: dict[str, Any], shot: dict[str, Any]) -> None:
+        began, core = time.monotonic(), self.server.core
         try:
-            blob = cloudpickle.dumps((spec, self.server.keys))
             state = await asyncio.to_thread(checkpoint.pack, shot)
-            await self._hand_over(number, blob, state, core.record.pushes - core.record.replayed)
-            self._kept = news
-        except (OSError, asyncio.TimeoutError, KeyError, TypeError) as error:
+            await self._tell("keep", state=state, **head)
+            self._kept, self._agreed = news, terms
+        except TypeError as error:
+            core.notes.say(f"the run is not kept: should its server die, it begins anew. {error}")
+        except (OSError, asyncio.TimeoutError, KeyError) as error:
             logger.warning("paramserver: the supervisor did not take an anchor of %s: %r", core.spec.name, error)
         finally:
             self._next = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - began))
 
-    async def _hand_over(self, number: int, blob: bytes, state: bytes, pushes: int) -> None:
+    async def _tell(self, do: str, **what: Any) -> None:
+        """The supervisor accepts, or this server is stale."""
         server = self.server
-        call = server.worker.scheduler.paramserver(
-            do="keep", run_id=server.run_id, epoch=server.epoch, number=number, blob=blob, state=state, pushes=pushes
-        )
-        reply = await asyncio.wait_for(call, LIMIT)
+        call = server.worker.scheduler.paramserver(do=do, run_id=server.run_id, epoch=server.epoch, **what)
+        reply = await asyncio.wait_for(call, LIMIT) or {"result": True}  # no supervisor: nobody to be judged by
         self.superseded = self.superseded or not reply["result"]
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    async def last(self) -> None:
+        """A checkpoint of how the run ended."""
+        if self.store is not None and not self.superseded and self.server.core.params.z is not None:
+            await self._save(checkpoint.snapshot(self.server.core, time.monotonic()), LAST_LIMIT)
+
+    async def _save(self, shot: dict[str, Any], limit: float) -> None:
+        server, news = self.server, (shot["n"], shot["pushes"], shot["changes"])
+        try:
+            if news != self._saved:
+                await asyncio.wait_for(asyncio.to_thread(self._write, shot), limit)
+                await self._tell("saved", name=self._name)
+                self._saved = news
+                if not self.superseded:
+                    await asyncio.wait_for(asyncio.to_thread(self._prune), limit)
+        except (InvalidInput, OSError, asyncio.TimeoutError, KeyError, TypeError) as error:
+            server.core.notes.say(f"no checkpoint was written: {error or type(error).__name__}")
+        finally:
+            self._next_save = time.monotonic() + server.core.spec.checkpoint_every
+
+    def _write(self, shot: dict[str, Any]) -> None:
+        assert self.store is not None
+        self._name = self.store.write(shot["epoch"], shot["pushes"], checkpoint.pack(shot))
+
+    def _prune(self) -> None:
+        """Accepted: older ones are not needed any more, of this epoch and of those before it."""
+        assert self.store is not None
+        for epoch in {int(name.partition("-")[0]) for name in self.store.names()}:
+            if epoch <= self.server.epoch:
+                self.store.prune(epoch, KEPT if epoch == self.server.epoch else 0)
 
     # -- moving ----------------------------------------------------------------------------------
 

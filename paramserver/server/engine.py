@@ -178,6 +178,7 @@ class Engine:
         if self.durable.superseded:
             return
         turn = self.turns
+        await self.durable.last()
         for pause in (0.0, 0.2, 1.0, 5.0):
             await asyncio.sleep(pause)
             if turn != self.turns or not self.core.over:

@@ -23,13 +23,15 @@ _PLAIN = (np.ndarray, np.float64, float)
 def head(push: Push | Failure) -> bool:
     """Whether a push says which chunk it is of, what it answers and at which z; or a failure, which chunk's."""
     if type(push) is Failure:
-        return _count(push.chunk) and isinstance(push.error, Exception)
+        known = _fingerprint(push.fingerprint) and _count(push.edition)
+        return _count(push.chunk) and isinstance(push.error, Exception) and known
     return (
         type(push) is Push
         and _count(push.chunk)
         and _count(push.seq)
         and type(push.task) is Task
         and _version(push.version)
+        and _count(push.edition)
         and (push.base is None or (type(push.base) is int and -HUGE < push.base < HUGE))
         and (push.trouble is None or (type(push.trouble) is str and push.trouble in TROUBLES))
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from paramserver.errors import ChunkChanged, StepFailed
-from paramserver.messages import Outcome, Push, Task
+from paramserver.messages import Failure, Outcome, Push, Task
 from paramserver.server import gate
 from paramserver.server.parameters import Parameters
 from paramserver.server.record import Record
@@ -54,12 +54,16 @@ class Intake:
         slot, rule = self.params.slots[push.chunk], self.params.rule
         if push.task is not Task.SOLVE or push.trouble is not None or self.params.setup is None:
             return Outcome.LATE
+        plain = gate.body(push)
+        if plain is None:
+            return Outcome.MALFORMED
+        if not _same(slot.fingerprint, push.fingerprint):
+            return Outcome.OTHER_DATA  # of data that were, or whose change the state does not know of yet
         if slot.fields is not None and push.seq <= slot.seq:
             return Outcome.LATE
         if not rule.replays and (slot.fields is None or push.seq != slot.seq + 1):
             return Outcome.LATE  # of a state that this rule no longer has
-        plain = gate.body(push)
-        if push.seq > gate.FAR or push.version.epoch > self.epoch or self._ahead(push) or plain is None:
+        if push.seq > gate.FAR or push.version.epoch > self.epoch or self._ahead(push):
             return Outcome.MALFORMED
         return self.params.refusal(plain) or self.params.absorb(plain)
 
@@ -96,14 +100,17 @@ class Intake:
 
     def _judge(self, push: Push) -> Outcome:
         """What becomes of a push in turn; nothing changes unless it is taken."""
+        if self.is_of_what_was(push):
+            return Outcome.OTHER_DATA  # before its shapes are looked at: other data may have others
         asked = self.params if push.task is Task.SOLVE else self.verifier
         refusal = asked.refusal(push)
         if refusal is not None:
             return refusal
-        self._check_same_data(push)
+        slot = self.params.slots[push.chunk]
+        slot.fingerprint = push.fingerprint if slot.fingerprint is None else slot.fingerprint
         outcome = self.params.absorb(push) if push.task is Task.SOLVE else self.verifier.take(push)
         if push.task is Task.SURVEY:
-            self.params.slots[push.chunk].survey = np.asarray(push.payload["survey"])
+            slot.survey = np.asarray(push.payload["survey"])
         return outcome
 
     def _taken(self, push: Push, lease: Lease | None, now: float) -> None:
@@ -116,23 +123,34 @@ class Intake:
         if push.task is Task.SOLVE:
             self.record.stale(self.params.version.n - push.version.n, now - since)
 
-    def _check_same_data(self, push: Push) -> None:
-        """A chunk that was recomputed must have the values it had."""
+    def is_of_what_was(self, push: Push | Failure) -> bool:
+        """Whether this is of data that the chunk had; `ChunkChanged` where it is the news that it has others.
+
+        After a change there may be both: pushes under way, and workers with copies made before, know of no edition
+        that it began, and must not bring the old values back. Who knows of the edition has let go of such copies
+        (`ChunkCache.load`), so that values it finds all the same are a change again.
+        """
         slot = self.params.slots[push.chunk]
-        if push.fingerprint is None:
-            return
-        if slot.fingerprint is None:
-            slot.fingerprint = push.fingerprint
-        elif len(slot.fingerprint) != len(push.fingerprint) or not np.allclose(
-            slot.fingerprint, push.fingerprint, rtol=1e-9, atol=0.0, equal_nan=True
-        ):
-            raise ChunkChanged(
-                f"chunk {push.chunk} was computed again and has other values than before: its source is not "
-                "deterministic (unseeded random numbers?) or was rewritten; persist it, or fix the source"
-            )
+        if _same(slot.fingerprint, push.fingerprint):
+            return False
+        if push.edition < slot.edition:
+            return True
+        often = f", now {slot.edition + 1} times" if slot.edition else ""
+        raise ChunkChanged(
+            f"chunk {push.chunk} was computed again and has other values than before{often}: its source is not "
+            "deterministic (unseeded random numbers?) or was rewritten; persist it, fix the source, or launch with "
+            'on_chunk_change="reset" to go on with the values that it has then'
+        )
 
     def _refuse(self, push: Push, outcome: Outcome) -> None:
         self.need_whole.add(push.chunk)
         count = self._refused_in_a_row[push.chunk] = self._refused_in_a_row.get(push.chunk, 0) + 1
         if count >= MAX_REFUSED:
             raise StepFailed(f"chunk {push.chunk}: {count} answers in a row could not be used ({outcome.value})")
+
+
+def _same(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> bool:
+    """Whether these fingerprints are of the same data, as far as can be told; BLAS builds differ in last bits."""
+    if a is None or b is None or a == b:
+        return True
+    return len(a) == len(b) and np.allclose(a, b, rtol=1e-9, atol=0.0, equal_nan=True)

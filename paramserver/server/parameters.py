@@ -111,6 +111,15 @@ class Parameters:
         self.fresh.discard(chunk)
         self._live = [i for i in self._live if i != chunk]
 
+    def renew(self, chunk: int, fingerprint: tuple[float, ...] | None, now: float) -> None:
+        """This chunk has other data: its slot begins anew."""
+        old = self.slots[chunk]
+        # A push under way for the old data carries the next sequence number: that one is used up.
+        self.slots[chunk] = Slot(
+            old.seq + 1, fingerprint=fingerprint, edition=old.edition + 1, pushes=old.pushes, served=now
+        )
+        self.fresh.discard(chunk)
+
     def recount(self, start: Start) -> None:
         """Other chunks than before were `surveyed`; z stays where it is."""
         assert self.setup is not None

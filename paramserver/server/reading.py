@@ -63,6 +63,7 @@ def status(core: Core, now: float, runners: dict[str, int], server: str) -> Stat
         consensus=repr(p.rule),
         notes=tuple(notes),
         waiting_for=tuple(core.dispatch.nowhere()) if not core.over else (),
+        replayed=core.record.replayed,
         empty_chunks=tuple(i for i, slot in enumerate(p.slots) if slot.empty),
     )
 
@@ -120,6 +121,7 @@ def result(core: Core) -> Result | None:
         feature_names=spec.feature_names,
         standard_errors=float(np.sqrt(2 * max(gap, 0.0))),
         notes=tuple(core.notes),
+        left_out=dict(core.census.left_out),
         inference=core.inferring.found,
         no_inference=core.inferring.why_not,
         profile=profile(core, ended),

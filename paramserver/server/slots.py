@@ -31,6 +31,7 @@ class Slot:
     fields: Fields | None = None
     survey: Array | None = None
     fingerprint: tuple[float, ...] | None = None
+    edition: int = 0  #: how often the data became others
     served: float = 0.0  #: when the last push was accepted, else when the run started
     pushes: int = 0
     lease: Lease | None = None

@@ -15,6 +15,7 @@ from paramserver.penalties import Penalty
 from paramserver.views import Status
 from paramserver.workers.problems.base import Problem
 
+LOSS, CHANGE = ("fail", "drop"), ("fail", "reset")  #: what may become of a chunk that is lost, or changes
 CERTIFIABLE = ("evaluate", "hessian", "fenchel", "fenchel_bound", "reach", "line")
 
 
@@ -36,13 +37,18 @@ class RunSpec:
     keep: bool = False
     feature_names: tuple[str, ...] | None = None
     inference: bool | None = False  #: None: where `summary` can be had and p is not large
+    checkpoint: str | None = None  #: a URL; None: none are written
+    checkpoint_every: float = 60.0  #: seconds
+    resume: str | None = None  #: the name of the checkpoint there that the run begins from
+    on_chunk_loss: str = "fail"
+    on_chunk_change: str = "fail"
     patience: float = 0.25  #: shortest lease/4 and shortest wait before a chunk is copied, seconds
     silence: float = 30.0  #: a verification waits so long for a chunk, or 5 times the slowest step
 
     def __post_init__(self) -> None:
         if self.n_chunks < 1:
             raise InvalidInput("no chunks: X has no rows")
-        for what in ("tol", "max_seconds", "max_pushes"):
+        for what in ("tol", "max_seconds", "max_pushes", "checkpoint_every"):
             value = getattr(self, what)
             if value is not None and not (isinstance(value, (int, float, np.integer, np.floating)) and value > 0):
                 raise InvalidInput(f"{what} must be None or a number > 0, got {value!r}")
@@ -50,6 +56,9 @@ class RunSpec:
             _check_values(self.z0)
         if self.inference not in (None, True, False):
             raise InvalidInput(f"inference must be None, True or False, got {self.inference!r}")
+        for what, known in (("on_chunk_loss", LOSS), ("on_chunk_change", CHANGE)):
+            if getattr(self, what) not in known:
+                raise InvalidInput(f"{what} must be {' or '.join(map(repr, known))}, got {getattr(self, what)!r}")
         if self.until is not None and not callable(self.until):
             raise InvalidInput(f"until must be a callable of Status, got {self.until!r}")
 

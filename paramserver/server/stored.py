@@ -144,6 +144,10 @@ def _version(value: Any) -> bool:
     return type(value) is list and len(value) == 2 and all(map(_count, value))
 
 
+def _left_out(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and _count(value[0]) and (value[1] is None or _count(value[1]))
+
+
 def _plugin(value: Any) -> bool:
     return (
         type(value) is dict
@@ -191,6 +195,8 @@ _STATE: dict[str, Form] = {
     "fresh": _list_of(_count),
     "tol": _or_none(_tolerance),
     "pushes": _count,
+    "changes": _count,
+    "left_out": _list_of(_left_out),
     "replayed": _count,
     "verified": _or_none(_verified),
     "notes": _list_of(_text),
@@ -200,6 +206,7 @@ _SLOT: dict[str, Form] = {
     "version": _or_none(_version),
     "survey": _or_none(_survey),
     "fingerprint": _or_none(_list_of(_real)),
+    "edition": _count,
     "pushes": _count,
     "gone": _bool,
     "fields": _or_none(_named),

@@ -62,7 +62,7 @@ class Verifier:
 
     def ask(
         self, task: Task, z: Array | None, fields: Fields, limit: float, chunks: Iterable[int] | None = None
-    ) -> None:
+    ) -> Gather:
         """Put a question to these chunks; by default to every one that has rows."""
         self._asked += 1
         if task is Task.VERIFY:
@@ -74,6 +74,7 @@ class Verifier:
             else 0
         )
         self.gather = Gather(task, z, pending, limit, fields, number=self._asked, free=free)
+        return self.gather
 
     def void(self) -> None:
         """The objective is another one: nothing that was found of the old one holds, and no question about it."""

@@ -29,6 +29,8 @@ class Holder:
         """Hold these chunks' keys; their graph may still be under way on the client's stream."""
         keys, limit = data_keys(chunks), time.monotonic() + KEYS_LIMIT
         while not all(key in self.scheduler.tasks for key in keys):
+            if not record.live:
+                return  # stopped, or the cluster was restarted: they may never come
             if time.monotonic() > limit:
                 missing = [key for key in keys if key not in self.scheduler.tasks]
                 raise ChunkLost(
@@ -36,7 +38,28 @@ class Holder:
                     f"{KEYS_LIMIT:g} s, for instance {missing[0]!r}"
                 )
             await asyncio.sleep(0.005)
-        self.scheduler.client_desires_keys(list(keys), record.holder)
+        if record.live:
+            self.scheduler.client_desires_keys(list(keys), record.holder)
+
+    def perishable(self, chunks: Iterable[tuple[Any, ...]]) -> int:
+        """How many of these chunks nothing can compute again, once the worker that has their data is gone.
+
+        Data without a recipe were put on a worker as they are (`Client.scatter`). Arrays that a client passes are not
+        of that kind: they travel inside the graph, and the scheduler keeps it. Nor does it help to hear of data in
+        the scheduler's own process, where all there is ends together.
+        """
+        chunks = list(chunks)
+        lost = self._made_of(task for task in self._lineage(chunks) if not task.run_spec and _apart(task))
+        return sum(any(key in lost for key in parts) for parts in chunks)
+
+    def _lineage(self, chunks: Iterable[tuple[Any, ...]]) -> set[Any]:
+        """The tasks of these chunks, and all that they come from."""
+        known = self.scheduler.tasks
+        return _closure((known[key] for key in data_keys(chunks) if key in known), "dependencies")
+
+    def _made_of(self, tasks: Iterable[Any]) -> set[Any]:
+        """The keys of these tasks, and of what is computed from them."""
+        return {task.key for task in _closure(tasks, "dependents")}
 
     def let_go(self, record: RunRecord, chunks: Iterable[tuple[Any, ...]]) -> None:
         """Release these chunks' keys, as far as no chunk of the run has them."""
@@ -85,6 +108,22 @@ class Holder:
         blame.suspicious = 0
         self.scheduler.stimulus_retry([key])
         return True
+
+
+def _closure(tasks: Iterable[Any], way: str) -> set[Any]:
+    found: set[Any] = set()
+    rest = list(tasks)
+    while rest:
+        task = rest.pop()
+        if task not in found:
+            found.add(task)
+            rest += getattr(task, way)
+    return found
+
+
+def _apart(task: Any) -> bool:
+    """Whether some worker in another process than the scheduler's has it."""
+    return any(not worker.address.startswith("inproc://") for worker in task.who_has or ())
 
 
 def _exception(task: Any) -> Any:

@@ -68,7 +68,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         calls: dict[str, Callable[..., Any]] = {
             "claim": self.claim, "find": self.find, "list": self.listing, "wait": self.wait,
             "stop": self.stop, "forget": self.forget, "ended": self.ended, "resumed": self.resumed,
-            "add": self.add, "where": self.where, "keep": self.keep, "move": self.move,
+            "add": self.add, "where": self.where, "keep": self.keep, "saved": self.saved, "move": self.move,
             "needs": self.needs,
         }  # fmt: skip
         try:
@@ -84,6 +84,9 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         blob: bytes,
         runners_per_worker: int | None,
         stages: dict[str, float],
+        epoch: int = 1,
+        checkpoint: str | None = None,
+        on_chunk_loss: str = "fail",
     ) -> dict[str, Any]:
         """Take the name at once, then the data; answers when every key is there and held.
 
@@ -94,7 +97,10 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             raise NameTaken(f"a run named {name!r} is already running: stop it, or choose another name")
         chunks = dict(enumerate(pickle.loads(keys)))
         launched = time.monotonic() - max(stages.values())
-        record = RunRecord(name, run_id, chunks, blob, runners_per_worker, launched=launched, stages=dict(stages))
+        record = RunRecord(
+            name, run_id, chunks, blob, runners_per_worker, on_chunk_loss, launched=launched, stages=dict(stages)
+        )
+        record.epoch, record.checkpoint = epoch, checkpoint
         self.runs[name] = record
         try:
             await self.keeper.hold(record)
@@ -176,10 +182,18 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             return "the run is forgotten" if record is None else record.reason or record.state
         return None if record.handle is None else tuple(record.handle)
 
-    async def keep(self, run_id: str, epoch: int, number: int, blob: bytes, state: bytes, pushes: int) -> bool:
+    async def keep(self, run_id: str, epoch: int, number: int, taken: int, blob: bytes | None, state: bytes) -> bool:
         """A server's anchor: whether this server still has the run."""
         record = next((r for r in self.runs.values() if r.run_id == run_id), None)
-        return record is not None and self.keeper.keep(record, epoch, number, blob, state, pushes)
+        return record is not None and self.keeper.keep(record, epoch, number, taken, blob, state)
+
+    async def saved(self, run_id: str, epoch: int, name: str) -> bool:
+        """A server wrote a checkpoint: it counts only if this server still has the run."""
+        record = next((r for r in self.runs.values() if r.run_id == run_id), None)
+        if record is None or record.epoch != epoch:
+            return False
+        record.saved = name
+        return True
 
     async def move(self, name: str, worker: str | None) -> str:
         """Move a run's server to another worker: its new address."""
@@ -253,6 +267,12 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
                 self.keeper.lost_server(record, "its worker left the cluster")
             else:
                 self.keeper.spawn(self.keeper.tell(record, "gone", worker))
+
+    def restart(self, scheduler: Any) -> None:
+        """`Client.restart`: every task was forgotten, and no worker is gone yet."""
+        for record in list(self.runs.values()):
+            if record.live:
+                self.keeper.restarted(record)
 
     def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
         """Adaptive clusters must not take a server's worker: to them it looks idle and empty."""

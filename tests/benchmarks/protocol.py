@@ -88,7 +88,7 @@ def exchange(d: int = 100, rounds: int = 15, calls: int = 200) -> None:
         bare = client.submit(Bare, actor=True, workers=[here]).result()
         for what, rule in (("with the consensus step", Endless()), ("protocol alone", Still())):
             spec = RunSpec(Uncertified(), ps.L2(1.0), rule, 16, run_id="bench")
-            blob = cloudpickle.dumps((spec, [("k",)] * 16))
+            blob = cloudpickle.dumps((spec, dict.fromkeys(range(16), ("k",))))
             key = f"bench-server-{type(rule).__name__}"
             server = client.submit(Server, blob, "bench", 1, actor=True, workers=[here], key=key)
             server.result()

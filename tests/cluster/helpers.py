@@ -91,7 +91,7 @@ def reference(problem: Any, X: Any, y: Any, penalty: Any = None, weight: Any = N
         t = 1.0
         while (now := value((v + t * step) / scale)) > best and t > 1e-4:
             t /= 2
-        small = float(step @ H @ step) < 1e-24 * float(null)
+        small = float(step @ H @ step) < 1e-22 * float(null)
         if now <= best:
             v, best = v + t * step, now
         if small:

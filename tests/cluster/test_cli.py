@@ -102,6 +102,20 @@ def test_columns_beside_the_target(client: Client, tmp_path: Path, words: list[s
     ps.forget("kept", client=client)
 
 
+def test_a_run_goes_on_from_its_checkpoint(client: Client, csv: Any, tmp_path: Path) -> None:
+    path, _ = csv
+    fit = ["fit", str(path / "*.csv"), "--target", "late", "--scheduler", client.scheduler.address, "--json"]
+    first = json_of(cli(*fit, "--checkpoint", str(tmp_path / "run"), "--tol", "1e-4"))
+    again = json_of(cli(*fit, "--resume", str(tmp_path / "run"), "--tol", "1e-10"))
+    assert again["converged"]
+    assert again["objective"] <= first["objective"] * (1 + 1e-9)
+    assert [path.name[:6] for path in (tmp_path / "run").iterdir()] == ["000002"]
+    out = cli(*fit, "--checkpoint", str(tmp_path / "run"))
+    assert out.returncode == 2
+    assert "ps.resume" in out.stderr
+    assert "--resume" in out.stderr
+
+
 def test_a_report_for_people(client: Client, csv: Any) -> None:
     path, _ = csv
     of = ["--target", "late", "--scheduler", client.scheduler.address]
@@ -169,6 +183,8 @@ def test_mistakes(client: Client, csv: Any, tmp_path: Path) -> None:
         (["fit", str(path / "*.csv"), "--target", "Late", "--scheduler", address], 2, "late"),
         (["fit", str(tmp_path / "no*.csv"), "--target", "late"], 2, "no*.csv"),
         (["fit", "flights", "--target", "late"], 2, "leave --target out"),
+        (["fit", "flights", "--resume", str(tmp_path / "none"), "--scheduler", address], 1, "no checkpoint"),
+        (["fit", "flights", "--resume", "a", "--checkpoint", "b"], 2, "leave --checkpoint out"),
         (["fit", "flights", "--chunks", "0"], 2, "must be ≥ 1"),
         (["fit", "flights", "--sample-weight", "distance"], 2, "leave --sample-weight out"),
         (

@@ -202,3 +202,40 @@ def test_five_in_a_row_without_a_push_are_enough(own: Processes, client: Any) ->
         own.workers.pop(mine).kill()
     with pytest.raises(errors.ServerLost, match="5th in a row"):
         run.result(timeout=30)
+
+
+def test_it_goes_to_a_worker_that_lives_long(own: Processes, client: Any) -> None:
+    own.add("mortal-1", "mortal-2", "mortal-3", args=("--lifetime", "60s"))
+    own.add("steady")
+    there = own.wait_for(client, "mortal-1", "mortal-2", "mortal-3", "steady")
+    for _ in range(3):
+        run = launch(client, ps.Logistic())
+        check(run)
+        assert run.status().server == there["steady"]
+        assert not any("lifetime" in note for note in run.status().notes)
+
+
+def test_where_all_are_mortal_it_says_so_and_lives_on(own: Processes, client: Any) -> None:
+    own.add("mortal-1", "mortal-2", args=("--lifetime", "6s"))
+    own.wait_for(client, "mortal-1", "mortal-2")
+    run = launch(client, consensus=Endless())
+    under_way(run, 4)
+    until(lambda: any("started with a lifetime" in note for note in run.status().notes), 10)
+    own.add("steady")
+    there = own.wait_for(client, "steady")
+    until(lambda: run.status().server == there["steady"], 40)
+    pushes = run.status().pushes
+    until(lambda: run.status().pushes > pushes, 20)
+    run.stop()
+
+
+def test_a_worker_reserved_for_servers_has_it(own: Processes, client: Any) -> None:
+    own.add("a", "b")
+    own.add("home", args=("--resources", "paramserver=2"))
+    there = own.wait_for(client, "a", "b", "home")
+    run = launch(client)
+    assert under_way(run) == there["home"]
+    assert there["home"] not in run.status().runners
+    own.workers["home"].kill()
+    until(lambda: run.status().epoch == 2, 20)
+    check(run)

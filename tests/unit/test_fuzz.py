@@ -109,6 +109,7 @@ def wrong_parts(push: Push) -> dict[str, list[Any]]:
         "seconds": NO_SECONDS,
         "loading": NO_SECONDS,
         "fingerprint": ["x", 1.0, [1.0], (None,), ("a", "b"), (1, 2), (Odd(),), np.ones(3), {}],
+        "edition": NO_COUNTS,
         "trouble": ["late", "", 3, True, [], np.array([1, 2]), Odd()],
         "payload": [None, "x", 3, [], {}, set(), np.zeros(3), Odd(), {1: np.zeros(3)}, {None: None}, [("f", 1.0)]],
     }  # fmt: skip
@@ -144,6 +145,7 @@ def spoiled(draw: Callable[..., Any], push: Push) -> Any:
     if how == "no push":
         others = [None, 3, "push", (), {}, tuple(push), push._asdict(), Odd(), Failure(True, RunFailed("x")),
                   Failure("x", RunFailed("x")), Failure(0, "no error"), Failure(-1, RunFailed("x")),  # type: ignore[arg-type]
+                  Failure(0, RunFailed("x"), (None,)), Failure(0, RunFailed("x"), None, -1),  # type: ignore[arg-type]
                   Failure(2**70, RunFailed("x")), Failure(None, None), Push]  # type: ignore[arg-type]  # fmt: skip
         return draw(st.sampled_from(others))
     if how == "part" or not push.payload:
@@ -405,7 +407,8 @@ MAY_BE = {
     "tol": (int, float, type(None)), "epoch": (int,), "n": (int,), "seconds": (int, float), "counting": (bool,),
     "pushes": (int,), "replayed": (int,), "verified": (type(None),), "fingerprint": (type(None), list), "seq": (int,),
     "gone": (bool,), "newcomers": (list,), "fresh": (list,), "z": (type(None),), "slots": (),
-    "rule_state": (type(None),), "notes": (list,), "version": (type(None), list), "fields": (type(None),),
+    "changes": (int,), "edition": (int,), "left_out": (list,), "rule_state": (type(None),),
+    "notes": (list,), "version": (type(None), list), "fields": (type(None),),
     "survey": (type(None), np.ndarray),
 }  # fmt: skip
 

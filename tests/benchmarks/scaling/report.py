@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from paramserver.server.actor import HEAVY
+from paramserver.server.engine import HEAVY
 
 from .clock import Form, Timing, timing
 from .costs import Costs, load

@@ -107,7 +107,7 @@ def wire(client: Client, sizes: tuple[int, int, int, int], rounds: int = 4) -> t
     here, there = list(client.scheduler_info()["workers"])
     problem, key = Sized(COSTLESS, Meter(), sizes[3]), f"bench-server-{sizes}"
     spec = RunSpec(problem, ps.NoPenalty(), Carry(), CHUNKS, run_id="bench", patience=FOREVER)
-    blob = cloudpickle.dumps((spec, [("k",)] * CHUNKS))
+    blob = cloudpickle.dumps((spec, dict.fromkeys(range(CHUNKS), ("k",))))
     server = client.submit(Server, blob, "bench", 1, actor=True, workers=[here], key=key)
     server.result()
 
