@@ -61,6 +61,7 @@ class Server:
         self._ticker: asyncio.Task[None] | None = None
         self._last = 0.0  #: seconds that a core step takes, lately
         self._announced = ""
+        self._renewed = 0  #: chunks that had other data, as far as the supervisor was told that the run goes on
         self.turns = 0  #: changes by users: an end announced before one is no end after it
         self._runners: dict[str, float] = {}
         self.durable = Durable(self)
@@ -194,6 +195,9 @@ class Server:
         self._cross_off()
         self.durable.look()
         self._answer()
+        if self.core.census.renewed > self._renewed:
+            self._renewed = self.core.census.renewed
+            self._resuming = asyncio.create_task(self._resumed())
         if self.core.over and self._announced != self._outcome_name():
             self._announced = self._outcome_name()
             self._telling = asyncio.create_task(self._announce())
@@ -378,12 +382,16 @@ class Server:
 
     async def _resume(self) -> None:
         """A change was made: what was announced before is no longer so. The caller holds the lock."""
-        self.turns += 1
-        if self._announced:
-            self._announced = ""
-            await self.worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self.turns)
+        await self._resumed()
         await self._work()
         await self.durable.keep()  # before it is acknowledged: a server that takes over must know of it
+
+    async def _resumed(self) -> None:
+        """Whoever waits for the end waits for another; which end, only the server that announced it knows."""
+        self.turns += 1
+        if self._announced or self.epoch > 1:
+            self._announced = ""
+            await self.worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self.turns)
 
     async def about(self) -> tuple[Any, float]:
         """What a client needs to cut data alike: (problem, rows a chunk)."""
