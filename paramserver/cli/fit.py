@@ -40,6 +40,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
+    parser.add_argument(
+        "--on-chunk-loss", choices=("fail", "drop"), default="fail", help="drop: go on without (default fail)"
+    )
+    parser.add_argument(
+        "--on-chunk-change", choices=("fail", "reset"), default="fail", help="reset: go on with other values"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the run, and a LocalCluster, up until Ctrl-C")
     parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
     parser.add_argument("--profile", action="store_true", help="end with a table of where the time went")
@@ -67,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         fit = ps.launch(
             problem, X, y, **beside, penalty=penalty, consensus=args.consensus, name=name, client=client, tol=args.tol,
             max_seconds=args.max_seconds, keep=args.keep, inference=args.summary or None,
+            on_chunk_loss=args.on_chunk_loss, on_chunk_change=args.on_chunk_change,
         )  # fmt: skip
         _say_queries(address, name, args)
         result = _follow(fit)
