@@ -19,6 +19,6 @@ def test_nothing_is_warned_of_where_everything_can_be_computed_again() -> None:
 
 def test_the_way_on_is_by_a_checkpoint_where_there_is_one() -> None:
     without, one = record(), record()
-    one.checkpoint_url = "s3://bucket/r"  # type: ignore[attr-defined]
+    one.checkpoint = "s3://bucket/r"
     assert without.way_on == "launch again, with z0= the parameters that were read last"
     assert one.way_on == f"go on from its checkpoint, paramserver.resume('s3://bucket/r'), or {without.way_on}"
