@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from paramserver._version import __version__
 
 if TYPE_CHECKING:
-    from paramserver import datasets, errors, testing
+    from paramserver import cluster, datasets, errors, testing
     from paramserver.consensus import ADMM, LBFGS, ActiveNewton, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch, resume
     from paramserver.launching import list_runs as list
@@ -82,7 +82,7 @@ _HOME = {
     "resume": "paramserver.launching",
     "simulate": "paramserver.simulator",
 }
-_MODULES = ("datasets", "errors", "testing")
+_MODULES = ("cluster", "datasets", "errors", "testing")
 
 __all__ = [
     "ADMM",
@@ -120,6 +120,7 @@ __all__ = [
     "Tweedie",
     "__version__",
     "as_completed",
+    "cluster",
     "connect",
     "datasets",
     "errors",

@@ -18,13 +18,17 @@ def scheduler_of(client: Any) -> Any:
 
 async def ask_supervisor(client: Any, do: str, *, timeout: float = 15.0, **arguments: Any) -> Any:
     """One call to the scheduler's handler, with a limit."""
-    scheduler = scheduler_of(client)
+    return await ask(scheduler_of(client), do, timeout=timeout, **arguments)
+
+
+async def ask(scheduler: Any, do: str, *, timeout: float, **arguments: Any) -> Any:
+    """The same over a connection to the scheduler."""
     try:
         reply = await asyncio.wait_for(scheduler.paramserver(do=do, **arguments), timeout)
     except asyncio.TimeoutError:
         raise CallTimeout(f"the scheduler did not answer {do!r} within {timeout:g} s") from None
     except (AttributeError, ValueError, KeyError) as error:
-        if do in ("find", "list", "wait"):  # no plug-in yet: nothing was ever launched here
+        if do in ("find", "list", "wait", "needs"):  # no plug-in yet: nothing was ever launched here
             raise UnknownRun("no runs on this scheduler: nothing has been launched there yet") from None
         raise NoScheduler(f"the scheduler does not know paramserver: {error!r}") from error
     except OSError as error:

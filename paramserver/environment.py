@@ -8,16 +8,20 @@ from typing import Any
 from paramserver._version import __version__
 from paramserver.errors import CallTimeout, EnvironmentMismatch, NoScheduler
 from paramserver.supervisor import Supervisor
+from paramserver.transport import check_tls, check_transport
 
 CHECK_LIMIT = 30.0  #: seconds for every process to say what it imports
 
 
-async def prepare(client: Any) -> int:
-    """The same paramserver everywhere, and its plug-in on the scheduler; how many threads there are."""
+async def prepare(client: Any, require_tls: bool = False) -> int:
+    """The same paramserver everywhere, reached as it should be, and its plug-in on the scheduler; how many threads."""
+    if require_tls:
+        check_tls([client.scheduler.address])  # before anything is sent
     try:
         # Not client.scheduler_info(): inside the loop it answers from a cache that knows no workers.
         threads = await asyncio.wait_for(client.scheduler.ncores(workers=None), CHECK_LIMIT)
         await asyncio.wait_for(_check_environment(client, list(threads)), CHECK_LIMIT)
+        await asyncio.wait_for(check_transport(client, threads, require_tls), CHECK_LIMIT)
         await asyncio.wait_for(client.register_plugin(Supervisor()), CHECK_LIMIT)
     except asyncio.TimeoutError:
         text = f"no answer within {CHECK_LIMIT:g} s from the scheduler or a worker, asked which paramserver it imports"
@@ -32,6 +36,7 @@ async def _check_environment(client: Any, addresses: list[str]) -> None:
     probe = eval(_PROBE, {"__name__": "__main__"})
     known = client.__dict__.setdefault("_paramserver_checked", set())
     scheduler = client.scheduler.address
+    known.intersection_update([scheduler, *addresses])  # who comes to the address of one that left may be another
     workers = [address for address in addresses if address not in known]
     found: dict[str, Any] = {}
     if scheduler not in known:

@@ -66,6 +66,7 @@ def launch(
     runners_per_worker: int | None = None,
     on_chunk_loss: str = "fail",
     on_chunk_change: str = "fail",
+    require_tls: bool = False,
 ) -> Run:
     """Start a fit on the cluster and return at once; it needs this client no more.
 
@@ -129,6 +130,8 @@ def launch(
         rewritten, or is not deterministic). fail: it ends with `ChunkChanged`. reset: it forgets what it knew of
         this chunk, reads it anew, says so in ``notes``, and ends at the optimum of the data as they are then. Changes
         are seen in arrays, sparse matrices and tables, not in objects of your own.
+    require_tls : bool
+        Refuse a cluster any part of which is reached by, or listens at, another address than a tls:// one.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def launch(
         "on_chunk_loss": on_chunk_loss, "on_chunk_change": on_chunk_change,
     }  # fmt: skip
     given = chunking.Given(X, y, sample_weight, offset, exposure)
-    return start(problem, given, penalty, consensus, settings, name, client, chunks, runners_per_worker)
+    return start(problem, given, penalty, consensus, settings, name, client, chunks, runners_per_worker, require_tls)
 
 
 def start(
@@ -154,6 +157,7 @@ def start(
     client: Any,
     chunks: int | None,
     runners_per_worker: int | None,
+    require_tls: bool = False,
     epoch: int = 1,
 ) -> Run:
     """`launch`, and whatever else begins a run: ``settings`` are `RunSpec`'s."""
@@ -179,17 +183,17 @@ def start(
         return replace(spec, n_chunks=len(data.keys), feature_names=data.names), data
 
     if client.asynchronous:
-        return _launch_async(client, make, runners_per_worker, epoch, began)  # type: ignore[return-value]
-    threads, checked = client.sync(prepare, client), time.monotonic() - began
+        return _launch_async(client, make, runners_per_worker, require_tls, epoch, began)  # type: ignore[return-value]
+    threads, checked = client.sync(prepare, client, require_tls), time.monotonic() - began
     summary = client.sync(_claim, client, *make(threads), runners_per_worker, epoch, began, checked)
     _say_if_bound(client)
     return Run(name, client, summary, began)
 
 
 async def _launch_async(
-    client: Any, make: Callable[[int], Any], runners_per_worker: int | None, epoch: int, began: float
+    client: Any, make: Callable[[int], Any], runners_per_worker: int | None, require_tls: bool, epoch: int, began: float
 ) -> Run:
-    threads, checked = await prepare(client), time.monotonic() - began
+    threads, checked = await prepare(client, require_tls), time.monotonic() - began
     spec, data = make(threads)
     return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker, epoch, began, checked), began)
 
@@ -210,6 +214,7 @@ def resume(
     client: Any = None,
     chunks: int | None = None,
     runners_per_worker: int | None = None,
+    require_tls: bool = False,
     **settings: Any,
 ) -> Run:
     """Go on, on this cluster, from the newest checkpoint of a run that ended or was lost.
@@ -221,7 +226,7 @@ def resume(
     ----------
     checkpoint : str or path
         Where that run wrote its checkpoints; this one writes there too.
-    problem, X, y, sample_weight, offset, exposure, name, client, chunks, runners_per_worker :
+    problem, X, y, sample_weight, offset, exposure, name, client, chunks, runners_per_worker, require_tls :
         As for `launch`.
     penalty, consensus, tol :
         What the run had, if not given; a penalty or rule of your own must be.
@@ -245,7 +250,7 @@ def resume(
     return start(
         problem, given, run.penalty() if penalty is None else penalty,
         run.consensus() if consensus is None else consensus, settings, name, client, chunks, runners_per_worker,
-        run.epoch + 1,
+        require_tls, run.epoch + 1,
     )  # fmt: skip
 
 
@@ -367,11 +372,16 @@ async def _claim(
 ) -> Any:  # fmt: skip
     blob, keys = cloudpickle.dumps((spec, dict(enumerate(data.keys)))), cloudpickle.dumps(data.keys)
     stages = {"cluster checked": checked, "data sent": time.monotonic() - began}
-    summary = await ask_supervisor(
+    claim = ask_supervisor(
         client, "claim", timeout=KEYS_LIMIT + 15.0, name=spec.name, run_id=spec.run_id, keys=keys, blob=blob,
         runners_per_worker=runners_per_worker, stages=stages, epoch=epoch, checkpoint=spec.checkpoint,
         on_chunk_loss=spec.on_chunk_loss,
     )  # fmt: skip
+    try:
+        summary = await claim
+    except BaseException:
+        data.let_go()
+        raise
     if summary["warning"]:
         logger.warning("paramserver: run %s: %s", spec.name, summary["warning"])
     return summary

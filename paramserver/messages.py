@@ -122,3 +122,4 @@ class Outcome(str, Enum):
     NOT_FINITE = "not finite"
     UNKNOWN_CHUNK = "unknown chunk"
     OTHER_DATA = "other data"  #: the chunk was computed again to other values
+    MALFORMED = "malformed"  #: it does not say what it is, or of which z: no runner of this version sends that

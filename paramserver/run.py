@@ -344,11 +344,15 @@ class Run(Reached):
 
     async def _hand_over(self, X: Any, data: chunking.Chunks) -> list[int]:
         shape: tuple[Any, ...] = getattr(X, "shape", ())
-        ids = await ask_supervisor(
+        adding = ask_supervisor(
             self.client, "add", timeout=ADD_LIMIT, name=self.name, run_id=self._summary["run_id"],
             keys=cloudpickle.dumps(data.keys), columns=int(shape[1]) if len(shape) == 2 else None, names=data.names,
         )  # fmt: skip
-        return list(ids)  # a tuple on its way
+        try:
+            return list(await adding)  # a tuple on its way
+        except BaseException:
+            data.let_go()
+            raise
 
     def drop(self, chunks: Iterable[int]) -> None:
         """These chunks leave the objective of a live run, kept or running.

@@ -37,13 +37,17 @@ class Chunks(NamedTuple):
     ----------
     keys : one tuple of Dask keys a chunk, by position X, y, sample_weight, offset; None for a part
         that there is not, the last ones left out
-    held : what keeps the keys alive until the run holds them
+    held : what keeps the keys alive until the run holds them, or does not: see `let_go`
     names : feature names, or None
     """
 
     keys: list[tuple[Any, ...]]
-    held: Any
+    held: list[Any]
     names: tuple[str, ...] | None
+
+    def let_go(self) -> None:
+        """The run has none of them: an error's traceback would keep them on the cluster until it is collected."""
+        self.held.clear()
 
 
 def make(client: Any, problem: Problem, given: Given, n_chunks: int | None = None) -> Chunks:
@@ -64,7 +68,7 @@ def make(client: Any, problem: Problem, given: Given, n_chunks: int | None = Non
     keys = iter([key for part in held for key in flatten(part.__dask_keys__())])
     n = X.numblocks[0]
     table = [[None if part is None else next(keys) for _ in range(n)] for part in parts]
-    return Chunks([_short(row) for row in zip(*table, strict=True)], held, names)
+    return Chunks([_short(row) for row in zip(*table, strict=True)], list(held), names)
 
 
 def _lazy_parts(part: Any, apart: bool) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from paramserver.errors import NoScheduler
+from paramserver.errors import InvalidInput, NoScheduler
 
 REACH = 5.0  #: seconds to reach a scheduler
 
@@ -31,14 +31,27 @@ def client_of(address: str) -> Iterator[Any]:
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a failed dial is our own message to give
+    _check_certificate(address)
     try:
         client = Client(address, timeout=REACH, set_as_default=False)
-    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+    except (OSError, ValueError, RuntimeError) as error:  # TimeoutError is an OSError; Runtime: Dask wants encryption
         raise NoScheduler(f"no scheduler answers at {address} within {REACH:g} s ({error})") from None
     try:
         yield client
     finally:
         client.close()
+
+
+def _check_certificate(address: str) -> None:
+    """A client that has none to show ends in a traceback, and is closed for ten seconds."""
+    from distributed.security import Security
+
+    if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
+        raise InvalidInput(
+            f"{address} needs a certificate, and Dask's configuration names none: set "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to PEM files, or distributed.comm.tls in a Dask config file"
+        )
 
 
 def plain(value: Any) -> Any:

@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--exposure", metavar="COL", help="the column whose log is the offset, for files")
     parser.add_argument("--no-expand", action="store_true", help="keep categorical columns as codes: less memory")
     parser.add_argument("--scheduler", metavar="ADDR", help="an existing cluster (default: a LocalCluster)")
+    parser.add_argument("--require-tls", action="store_true", help="refuse a cluster that is not all on tls://")
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
     model.add(parser)
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             **beside, "penalty": penalty, "consensus": args.consensus, "name": name, "client": client, "tol": args.tol,
             "max_seconds": args.max_seconds, "keep": args.keep, "inference": args.summary or None,
             "checkpoint_every": args.checkpoint_every, "on_chunk_loss": args.on_chunk_loss,
-            "on_chunk_change": args.on_chunk_change,
+            "on_chunk_change": args.on_chunk_change, "require_tls": args.require_tls,
         }  # fmt: skip
         if args.resume:
             fit = ps.resume(args.resume, problem, X, y, **options)

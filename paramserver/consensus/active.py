@@ -154,6 +154,19 @@ class ActiveNewton(AnchoredNewton):
 
     # -- the server ------------------------------------------------------------------------------
 
+    def fits(self, state: ActiveState, old: Fields | None, payload: Fields) -> bool:
+        """A model of the first k coordinates of the working set, or one that keeps the slot's Hessian of as many."""
+        k = len(payload["x"])
+        whole, remote = "H" in payload, "h" in payload
+        sizes = [len(payload[name]) for name in ("H", "h") if name in payload]
+        if k > state.k or any(size != k for size in sizes) or (whole and payload["H"].shape[1] != k):
+            return False
+        if old is None:
+            return whole and "d" in payload and (state.remote or not remote)
+        if whole:
+            return state.remote or not remote
+        return len(old["at"]) == k and (state.remote if remote else "H" in old)
+
     def absorb(self, state: ActiveState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
         k = len(new["x"])
         slot = {**new, "A": state.A[:k], "at": new["x"], "sigma": 1.0}

@@ -170,6 +170,10 @@ class Consensus(ABC):
         """The slot fields that the next step on this chunk needs; called at every assignment."""
         return {}
 
+    def fits(self, state: Any, old: Fields | None, payload: Fields) -> bool:
+        """Whether a payload of the right fields is one that `absorb` can take: where "*" stands for a length, say."""
+        return True
+
     def settled(self, state: Any, slot: Fields) -> bool:
         """Whether a further step on this chunk could not change its slot: it gets none then."""
         return False

@@ -17,7 +17,7 @@ from distributed import get_worker
 from paramserver.errors import InvalidInput, ServerGone
 from paramserver.messages import Array, Assignment, Push, Reply, Request, Stop, Version
 from paramserver.profile import Profile
-from paramserver.server import reading
+from paramserver.server import gate, reading
 from paramserver.server.engine import HEAVY, Call, Engine
 from paramserver.server.handle import open_door, pack, unpack
 from paramserver.server.takeover import Source, taken_over
@@ -53,6 +53,8 @@ class Server(Engine):
     async def replay(self, packed: Any) -> None:
         """What a runner pushed to the server before this one."""
         pushes: list[Push] = unpack(packed)
+        if type(pushes) is not list:
+            raise InvalidInput(f"pushes to be taken again must be a list, got {type(pushes).__name__}")
         async with self._mine():
             for push in pushes:
                 self.core.replay(push, time.monotonic())
@@ -72,6 +74,7 @@ class Server(Engine):
         """One step of a runner: its push in (a `Request`), its next assignment out (a `Reply`)."""
         began = time.monotonic()
         request = unpack(packed)
+        gate.check(request)
         self._spent("messages", began)
         reply = await self._exchange(request)
         began = time.monotonic()

@@ -9,6 +9,8 @@ from what runners push again, and from new steps.
 from __future__ import annotations
 
 import copy
+import re
+import zlib
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from paramserver.consensus import Auto
 from paramserver.errors import CheckpointError, InvalidInput
 from paramserver.messages import Version
+from paramserver.server import stored
 from paramserver.server.core import Core
 from paramserver.server.parameters import Parameters, Published
 from paramserver.server.slots import Slot
@@ -27,6 +30,8 @@ from paramserver.workers.problems.base import Start
 
 FORMAT = 1
 _ARRAY = 1  #: msgpack extension code
+_DTYPE = re.compile(r"[<>|=][biufcSU]\d{1,6}")  #: of plain values: nothing that needs to be unpickled
+_CHECKSUM = 4  #: bytes
 
 
 def dump(core: Core, now: float, *, anchor: bool = False) -> bytes:
@@ -66,40 +71,53 @@ def snapshot(core: Core, now: float, *, anchor: bool = False) -> dict[str, Any]:
 
 
 def pack(state: dict[str, Any]) -> bytes:
-    """A snapshot as bytes."""
-    out: bytes = msgpack.packb(state, default=_pack)
-    return out
+    """A snapshot as bytes, a checksum first: a state that went wrong on its way must not look like another."""
+    packed: bytes = msgpack.packb(state, default=_pack)
+    return _checksum(packed) + packed
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """A snapshot again.
+    """A snapshot again; only what `stored.check` finds to be one.
 
     Raises
     ------
     CheckpointError
-        It is none, or of a format that this version does not read.
+        It is truncated, damaged, no state at all, or of a format that this version does not read.
     """
+    if len(data) < _CHECKSUM or data[:_CHECKSUM] != _checksum(memoryview(data)[_CHECKSUM:]):
+        raise CheckpointError(f"the state ({len(data)} bytes) is damaged: its checksum does not fit")
     try:
-        state: dict[str, Any] = msgpack.unpackb(data, ext_hook=_unpack, strict_map_key=False)
-        form = state["format"]
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise CheckpointError(f"this is no state of a run: {error!r}") from None
-    if form != FORMAT:
-        raise CheckpointError(f"the state has format {form!r}, this version reads {FORMAT}")
-    return state
+        state = msgpack.unpackb(memoryview(data)[_CHECKSUM:], ext_hook=_unpack, strict_map_key=False)
+    except Exception as error:  # msgpack has a dozen of its own
+        raise CheckpointError(f"the state cannot be read: {type(error).__name__}: {error}") from error
+    if type(state) is dict and type(state.get("format")) is int and state["format"] != FORMAT:
+        raise CheckpointError(f"the state has format {state['format']}, this version reads {FORMAT}")
+    stored.check(state)
+    return state  # type: ignore[no-any-return]
 
 
 def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
-    """A core that goes on where ``data`` left off, in a new epoch.
+    """A core that goes on where ``data`` left off, in a new epoch; whole, or not at all.
 
     Raises
     ------
+    CheckpointError
+        The state is damaged, of another format, or does not fit what was launched.
     InvalidInput
-        The state is of another run, or of a format this version does not read.
+        The state is of another run, rule or penalty.
     """
     state = unpack(data)
     if state["run_id"] != spec.run_id:
         raise InvalidInput(f"the state is of run {state['run_id']}, not of {spec.run_id}")
+    try:
+        return _restored(state, spec, epoch, now)
+    except (CheckpointError, InvalidInput):
+        raise
+    except Exception as error:  # of the problem, the rule or the penalty, given what is not theirs
+        raise CheckpointError(f"the state does not fit the run: {type(error).__name__}: {error}") from error
+
+
+def _restored(state: dict[str, Any], spec: RunSpec, epoch: int, now: float) -> Core:
     core = Core(spec, epoch, now - state["seconds"])
     core.stopping.tol = state["tol"]
     core.changes = state["changes"]
@@ -134,12 +152,30 @@ def _restore_parameters(params: Parameters, state: dict[str, Any], epoch: int, n
     params.survey = state["survey"]
     params.begin(Start(*state["start"]), now)
     params.bind(_renamed(params.spec.penalty, state["penalty"]))
-    for name, value in (state["rule_state"] or {}).items():
-        setattr(params.state, name, value)
+    _restore_rule(params, state["rule_state"])
     params.fresh = set(state["fresh"])
     z = np.array(state["z"])
     z.setflags(write=False)
+    if len(params.problem.start(params.survey).z) != len(z):
+        raise CheckpointError(f"the state's z has {len(z)} entries, its data are for another number")
+    params.problem.unpack(z)
     params.published = Published(Version(epoch, state["n"]), z, now)
+
+
+def _restore_rule(params: Parameters, kept: dict[str, Any] | None) -> None:
+    """The rule's sums; tried with the slots, for only the rule can tell whether they are its own."""
+    assert params.setup is not None
+    slots, z, rule = params.fields(), params.setup.start.z, params.rule
+    stored.check_slots(slots)
+    if kept is not None:
+        stored.check_sums(kept, _fields(params.state), params.setup.p)
+        for name, value in kept.items():
+            setattr(params.state, name, value)
+    if slots:
+        rule.residuals(rule.rebuild(copy.deepcopy(params.state), slots, z), slots, params.bound, z)
+        rule.objective(slots, params.bound, z)
+    for slot in slots.values():
+        rule.plan(params.state, slot, z)
 
 
 def _slot(slot: Slot, whole: bool) -> dict[str, Any]:
@@ -167,16 +203,24 @@ def _named(plugin: Any) -> dict[str, Any]:
     return {"type": type(plugin).__qualname__, "settings": _fields(plugin) if is_dataclass(plugin) else {}}
 
 
-def _renamed(plugin: Any, stored: dict[str, Any]) -> Any:
+def _renamed(plugin: Any, kept: dict[str, Any]) -> Any:
     """The spec's object with the stored settings, where it is still of the stored type."""
-    if type(plugin).__qualname__ != stored["type"]:
+    if type(plugin).__qualname__ != kept["type"]:
         raise InvalidInput(
-            f"the state was made with {stored['type']}, the run has {type(plugin).__qualname__}: "
+            f"the state was made with {kept['type']}, the run has {type(plugin).__qualname__}: "
             "pass the object it was updated to"
         )
+    settings = kept["settings"]
+    had = _named(plugin)["settings"]
+    if settings.keys() != had.keys():
+        raise CheckpointError(f"{kept['type']} has the settings {', '.join(had)}; stored are {', '.join(settings)}")
+    if msgpack.packb(settings, default=_pack) == msgpack.packb(had, default=_pack):
+        return plugin
     out = copy.copy(plugin)
-    for name, value in stored["settings"].items():
+    for name, value in settings.items():
         object.__setattr__(out, name, value)
+    if callable(again := getattr(out, "__post_init__", None)):
+        again()  # refuses what is no setting
     return out
 
 
@@ -191,6 +235,12 @@ def _pack(value: Any) -> Any:
 
 def _unpack(code: int, data: bytes) -> Any:
     if code != _ARRAY:
-        return msgpack.ExtType(code, data)
+        raise ValueError(f"extension {code} is not known")
     dtype, shape, raw = msgpack.unpackb(data)
+    if not _DTYPE.fullmatch(dtype):
+        raise ValueError(f"an array of {dtype!r} is not known")
     return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+
+
+def _checksum(packed: bytes | memoryview) -> bytes:
+    return zlib.crc32(packed).to_bytes(_CHECKSUM, "big")

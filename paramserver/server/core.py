@@ -12,7 +12,7 @@ import numpy as np
 
 from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import ELSEWHERE, Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
-from paramserver.server import findings
+from paramserver.server import findings, gate
 from paramserver.server.census import Census
 from paramserver.server.changes import Changes
 from paramserver.server.dispatch import Dispatch
@@ -74,12 +74,17 @@ class Core(Changes):
 
     def came(self, runner: str, push: Push | Failure | None, now: float, looking: float = 0.0) -> None:
         """A runner's call is here: its clock, whatever becomes of its push. It looked for chunks for so long."""
+        if not gate.sound(push):
+            push = None  # `deliver` says what becomes of it
         self.timesheet.came(runner, push, now, looking)
         if isinstance(push, Push) and push.trouble != "busy" and not self.intake.is_gone(push.chunk):
             self.dispatch.pace.took(runner.rpartition("#")[0], push, self.params.slots[push.chunk].rows)
 
     def deliver(self, push: Push | Failure, now: float) -> Outcome:
         """Take a push; whatever becomes of it is counted."""
+        if not gate.head(push):
+            self.record.push(Outcome.MALFORMED)
+            return Outcome.MALFORMED
         try:
             if isinstance(push, Failure):
                 return self._failed(push, now)
@@ -106,6 +111,8 @@ class Core(Changes):
 
     def replay(self, push: Push, now: float) -> Outcome:
         """Take what an earlier epoch's server may have had, or not."""
+        if not (gate.head(push) and isinstance(push, Push)):
+            return Outcome.MALFORMED
         if self.over or self.state == "surveying":
             return Outcome.LATE
         try:
@@ -275,6 +282,9 @@ class Core(Changes):
 
     def assign(self, runner: str, have: Version | None, now: float) -> Reply:
         """What this runner does next. ``runner`` is "worker#k"."""
+        if type(runner) is not str:
+            raise InvalidInput(f'a runner must be called "worker#k", got {runner!r:.80}')
+        have = have if type(have) is Version else None
         if self.state in ("finished", "failed"):
             return Stop(self.reason)
         if self.state == "converged":

@@ -9,22 +9,24 @@ import numpy as np
 
 from paramserver.messages import Array, Fields, Task
 
-#: What an answer carries, by task; "p" stands for the size of z, "k" for the support's, "t" for a line's steps.
-SHAPES: dict[Task, dict[str, tuple[str, ...]]] = {
-    Task.SURVEY: {"survey": ("any",)},
-    Task.NULL: {"f": (), "g": ("any",), "H": ("any",)},
-    Task.VERIFY: {"f": (), "g": ("p",), "H": ("k", "k"), "reach": ("p",), "drift": ("2",)},
+#: What an answer carries, by task; "p" stands for the size of z, "k" for the support's, "t" for a line's steps,
+#: "n" for the free coordinates' number, "*" for any.
+SHAPES: dict[Task, dict[str, tuple[str | int, ...]]] = {
+    Task.SURVEY: {"survey": ("*",)},
+    Task.NULL: {"f": (), "g": ("n",), "H": ("n", "n")},
+    Task.VERIFY: {"f": (), "g": ("p",), "H": ("k", "k"), "reach": ("p",), "drift": (2,)},
     Task.CONJUGATE: {"fenchel": (), "f": ()},
     Task.LINE: {"values": ("t",)},
     Task.INFER: {
-        "sums": ("any",),
+        "sums": (5,),
         "observed": ("p", "p"),
-        "expected": ("any",),
+        "expected": ("p", "p"),
         "meat": ("p", "p"),
         "meat_precision": ("p", "p"),
     },
-    Task.LIKELIHOOD: {"log_likelihood": ("any",)},
+    Task.LIKELIHOOD: {"log_likelihood": (2,)},
 }
+MAYBE = ("expected",)  #: or an empty array, where there is none
 LARGEST = ("reach", "drift")  #: of all chunks, where others are summed
 #: Tasks whose answers may be nan: a likelihood may overflow, or there be none.
 HONEST = (Task.INFER, Task.LIKELIHOOD)
@@ -40,7 +42,7 @@ class Gather:
     ----------
     z : (p,) the point asked about; fields : what the answer needs beside it.
     pending : chunks that have not answered. limit : when to give up. number : which gather it is;
-    an answer to an earlier one, at the same z even, is none to this.
+    an answer to an earlier one, at the same z even, is none to this. free : coordinates of the null model.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class Gather:
     fields: Fields = field(default_factory=dict)
     total: dict[str, Any] = field(default_factory=dict)
     number: int = 1
+    free: int = 0
 
     def add(self, chunk: int, answer: Fields) -> bool:
         """Sum an answer (surveys are merged elsewhere); False where this chunk's was not awaited."""
@@ -72,16 +75,36 @@ class Gather:
         shapes = SHAPES[self.task] | ({"dual": ("p",)} if "dual" in self.fields else {})
         if answer.keys() != shapes.keys():
             return "shape"
-        support = self.fields.get("support")
-        sizes = {"2": 2, "p": p, "k": p if support is None else len(support), "t": len(self.fields.get("ts", ()))}
+        sizes = self._sizes(p)
         for name, sides in shapes.items():
             value = np.asarray(answer[name])
-            want = value.shape if sides == ("any",) else tuple(sizes[side] for side in sides)
-            if value.shape != want or value.dtype != np.float64:
+            if value.dtype != np.float64 or not self._fits(name, value, [sizes.get(side, side) for side in sides]):
                 return "shape"
             if self.task in HONEST:
                 continue
             finite = self.task is Task.SURVEY or (self.task is Task.VERIFY and name != "f")
             if np.isnan(value).any() or np.isneginf(value).any() or (finite and np.isinf(value).any()):
                 return "finite"
-        return None
+        return "shape" if self.task is Task.SURVEY and not _is_survey(answer["survey"]) else None
+
+    def _sizes(self, p: int) -> dict[Any, int]:
+        support = self.fields.get("support")
+        k = p if support is None else len(support)
+        return {"p": p, "k": k, "t": len(self.fields.get("ts", ())), "n": self.free}
+
+    def _fits(self, name: str, value: np.ndarray, want: list[Any]) -> bool:
+        """The asked shape, or a scalar for one number; and that of the answers before."""
+        if name in self.total and self.total[name].shape != value.shape:
+            return False
+        if value.ndim == 0:
+            return all(side == 1 for side in want)
+        if name in MAYBE and value.size == 0:
+            return value.ndim == len(want)
+        return value.ndim == len(want) and all(
+            side in ("*", size) for side, size in zip(want, value.shape, strict=True)
+        )
+
+
+def _is_survey(survey: Array) -> bool:
+    """Rows and columns first: whole numbers."""
+    return len(survey) >= 2 and all(0 <= count < 2**53 and count == int(count) for count in survey[:2])

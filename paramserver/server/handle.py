@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from distributed.protocol import Serialize, to_serialize
 
-from paramserver.errors import CallTimeout, ServerGone
+from paramserver.errors import CallTimeout, InvalidInput, ServerGone
 
 SMALL = 1 << 16  #: bytes of arrays up to which a message is packed here rather than by Dask
 DOOR = "paramserver"  #: the worker's handler for runners' calls
@@ -29,9 +29,19 @@ def pack(value: Any, small: float = SMALL) -> Any:
 
 
 def unpack(packed: Any) -> Any:
-    """What `pack` was given; arrays come out read-only."""
+    """What `pack` was given; arrays come out read-only.
+
+    Raises
+    ------
+    InvalidInput
+        It cannot be read.
+    """
     if isinstance(packed, (list, tuple)) and packed and type(packed[0]) is bytes:
-        return pickle.loads(packed[0], buffers=packed[1:])
+        try:
+            return pickle.loads(packed[0], buffers=packed[1:])
+        except Exception as error:  # truncated, of a class that is not known here, …
+            text = f"a message of {len(packed[0])} bytes cannot be read: {type(error).__name__}: {error}"
+            raise InvalidInput(f"{text}; is paramserver, or what it was given, another one there?") from error
     return packed
 
 

@@ -59,18 +59,19 @@ class Hessians:
         """Whose curvatures the last model's dual is made of, for a CONJUGATE gather."""
         return {"hessian_at": self.made_at[chunk]} if self.borrowed else {}
 
-    def settle(self, gather: Gather, chunk: int, answer: Fields) -> bool:
-        """Put the Hessian that was kept into an answer without one; False where none is."""
+    def completed(self, gather: Gather, chunk: int, answer: Fields) -> tuple[Fields, Array] | None:
+        """(an answer with the Hessian that was kept, if it has none itself; the z of that); None where none is."""
         assert gather.z is not None
-        at = gather.z
-        if "H" not in answer:
-            kept = self.told.get(chunk)
-            if kept is None:
-                return False
-            answer["H"], at = kept
-            self.borrowed |= not (self.params.problem.quadratic or np.array_equal(at, gather.z))
+        if "H" in answer:
+            return answer, gather.z
+        kept = self.told.get(chunk)
+        return None if kept is None else ({**answer, "H": kept.hessian}, kept.at)
+
+    def settle(self, gather: Gather, chunk: int, at: Array) -> None:
+        """A chunk's answer is taken, its Hessian made there."""
+        assert gather.z is not None
+        self.borrowed |= not (at is gather.z or self.params.problem.quadratic or np.array_equal(at, gather.z))
         self.made_at[chunk] = at
-        return True
 
     def _kept(self, gather: Gather, chunk: int) -> Kept | None:
         """The chunk's Hessian, where it need not be made again to certify."""

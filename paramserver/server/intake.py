@@ -8,8 +8,10 @@ import numpy as np
 
 from paramserver.errors import ChunkChanged, StepFailed
 from paramserver.messages import Failure, Outcome, Push, Task
+from paramserver.server import gate
 from paramserver.server.parameters import Parameters
 from paramserver.server.record import Record
+from paramserver.server.slots import Lease
 from paramserver.server.verifier import Verifier
 
 WHOLE = (Outcome.NO_BASE, Outcome.SHAPE, Outcome.NOT_FINITE)
@@ -52,13 +54,22 @@ class Intake:
         slot, rule = self.params.slots[push.chunk], self.params.rule
         if push.task is not Task.SOLVE or push.trouble is not None or self.params.setup is None:
             return Outcome.LATE
+        plain = gate.body(push)
+        if plain is None:
+            return Outcome.MALFORMED
         if not _same(slot.fingerprint, push.fingerprint):
             return Outcome.OTHER_DATA  # of data that were, or whose change the state does not know of yet
         if slot.fields is not None and push.seq <= slot.seq:
             return Outcome.LATE
         if not rule.replays and (slot.fields is None or push.seq != slot.seq + 1):
             return Outcome.LATE  # of a state that this rule no longer has
-        return self.params.absorb(push)
+        if push.seq > gate.FAR or push.version.epoch > self.epoch or self._ahead(push):
+            return Outcome.MALFORMED
+        return self.params.refusal(plain) or self.params.absorb(plain)
+
+    def _ahead(self, push: Push) -> bool:
+        """Computed with a z that there is not yet."""
+        return push.version.epoch == self.epoch and push.version.n > self.params.version.n
 
     def is_gone(self, chunk: int) -> bool:
         """Whether there is no such chunk (any more)."""
@@ -69,34 +80,48 @@ class Intake:
             return Outcome.UNKNOWN_CHUNK
         if push.version.epoch != self.epoch:
             return Outcome.STALE_EPOCH
+        if self._ahead(push):
+            return Outcome.MALFORMED
         slot = self.params.slots[push.chunk]
-        lease = slot.lease
         in_turn = push.seq == slot.seq + 1 or push.task is not Task.SOLVE
         if not in_turn or over:
             return Outcome.LATE
         if push.trouble == "busy":
             slot.lease = None
             return Outcome.LATE
-        if self.is_of_what_was(push):
-            return Outcome.OTHER_DATA
-        outcome = self.params.absorb(push) if push.task is Task.SOLVE else self._answer(push)
+        plain = gate.body(push)
+        outcome = Outcome.SHAPE if plain is None else self._judge(plain)
+        lease = slot.lease
         if outcome is not Outcome.LATE:
             slot.lease = None
-        if outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
-            slot.served, slot.pushes = now, slot.pushes + 1
-            slot.took(push.task, push.seconds * float(push.payload.get("every", 1)))  # as on all rows: for leases
-            self._refused_in_a_row.pop(push.chunk, None)
-            self.need_whole.discard(push.chunk)
-            since = now if lease is None or lease.version != push.version else lease.since
-            if push.task is Task.SOLVE:
-                self.record.stale(self.params.version.n - push.version.n, now - since)
+        if plain is not None and outcome in (Outcome.ACCEPTED, Outcome.TOO_FAR):
+            self._taken(plain, lease, now)
         return outcome
 
-    def _answer(self, push: Push) -> Outcome:
-        outcome = self.verifier.take(push)
-        if push.task is Task.SURVEY and outcome is Outcome.ACCEPTED:
-            self.params.slots[push.chunk].survey = np.asarray(push.payload["survey"])
+    def _judge(self, push: Push) -> Outcome:
+        """What becomes of a push in turn; nothing changes unless it is taken."""
+        if self.is_of_what_was(push):
+            return Outcome.OTHER_DATA  # before its shapes are looked at: other data may have others
+        asked = self.params if push.task is Task.SOLVE else self.verifier
+        refusal = asked.refusal(push)
+        if refusal is not None:
+            return refusal
+        slot = self.params.slots[push.chunk]
+        slot.fingerprint = push.fingerprint if slot.fingerprint is None else slot.fingerprint
+        outcome = self.params.absorb(push) if push.task is Task.SOLVE else self.verifier.take(push)
+        if push.task is Task.SURVEY:
+            slot.survey = np.asarray(push.payload["survey"])
         return outcome
+
+    def _taken(self, push: Push, lease: Lease | None, now: float) -> None:
+        slot = self.params.slots[push.chunk]
+        slot.served, slot.pushes = now, slot.pushes + 1
+        slot.took(push.task, push.seconds * float(push.payload.get("every", 1)))  # as on all rows: for leases
+        self._refused_in_a_row.pop(push.chunk, None)
+        self.need_whole.discard(push.chunk)
+        since = now if lease is None or lease.version != push.version else lease.since
+        if push.task is Task.SOLVE:
+            self.record.stale(self.params.version.n - push.version.n, now - since)
 
     def is_of_what_was(self, push: Push | Failure) -> bool:
         """Whether this is of data that the chunk had; `ChunkChanged` where it is the news that it has others.
@@ -106,8 +131,6 @@ class Intake:
         (`ChunkCache.load`), so that values it finds all the same are a change again.
         """
         slot = self.params.slots[push.chunk]
-        if slot.fingerprint is None:
-            slot.fingerprint = push.fingerprint
         if _same(slot.fingerprint, push.fingerprint):
             return False
         if push.edition < slot.edition:
@@ -130,4 +153,4 @@ def _same(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> bool:
     """Whether these fingerprints are of the same data, as far as can be told; BLAS builds differ in last bits."""
     if a is None or b is None or a == b:
         return True
-    return len(a) == len(b) and np.allclose(a, b, rtol=1e-9, atol=0.0)
+    return len(a) == len(b) and np.allclose(a, b, rtol=1e-9, atol=0.0, equal_nan=True)

@@ -163,19 +163,27 @@ class Parameters:
 
     # -- pushes ----------------------------------------------------------------------------------
 
-    def absorb(self, push: Push) -> Outcome:
-        """One local answer, already known to be in turn."""
-        assert self.setup is not None
-        slot = self.slots[push.chunk]
+    def refusal(self, push: Push) -> Outcome | None:
+        """Why a local answer in turn cannot be absorbed; None where it can."""
+        if self.setup is None:
+            return Outcome.LATE
         if push.trouble == "too_far":
-            self.far += slot.fields is None
-            self._take(push, self.rule.too_far(self.state, push.chunk, slot.fields))
-            return Outcome.TOO_FAR
+            return None
+        slot = self.slots[push.chunk]
         wrong = check(push.payload, self.rule.shapes, self.rule.optional, self.setup.p)
         if wrong is not None:
             return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
         if self.rule.is_delta(push.payload) and (slot.fields is None or push.base != slot.seq):
             return Outcome.NO_BASE
+        return None if self.rule.fits(self.state, slot.fields, push.payload) else Outcome.SHAPE
+
+    def absorb(self, push: Push) -> Outcome:
+        """One local answer, in turn and without a `refusal`."""
+        slot = self.slots[push.chunk]
+        if push.trouble == "too_far":
+            self.far += slot.fields is None
+            self._take(push, self.rule.too_far(self.state, push.chunk, slot.fields))
+            return Outcome.TOO_FAR
         self.far = 0 if slot.fields is None else self.far
         new = {**push.payload, "rows": float(slot.rows)}
         absorbed = self.rule.absorb(self.state, push.chunk, slot.fields, new)

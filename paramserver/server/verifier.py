@@ -68,7 +68,12 @@ class Verifier:
         if task is Task.VERIFY:
             self.hessians.begin()
         pending = set(self.params.live if chunks is None else chunks)
-        self.gather = Gather(task, z, pending, limit, fields, number=self._asked)
+        free = (
+            int((~np.asarray(self.params.problem.penalised(len(z)), bool)).sum())
+            if z is not None and task is Task.NULL
+            else 0
+        )
+        self.gather = Gather(task, z, pending, limit, fields, number=self._asked, free=free)
         return self.gather
 
     def void(self) -> None:
@@ -89,23 +94,37 @@ class Verifier:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def take(self, push: Push) -> Outcome:
-        """One chunk's answer to the gather."""
+    def refusal(self, push: Push) -> Outcome | None:
+        """Why an answer cannot be summed; None where it can."""
         gather = self.gather
         if gather is None or gather.task is not push.task or push.chunk not in gather.pending:
             return Outcome.LATE
         if push.seq != gather.number or push.version != self.params.version:
             return Outcome.LATE
-        answer = dict(push.payload)
-        if push.task is Task.VERIFY and not self.hessians.settle(gather, push.chunk, answer):
+        found = self._completed(gather, push)
+        if found is None:
             return Outcome.NO_BASE
         p = 0 if self.params.setup is None else self.params.setup.p
-        wrong = gather.wrong(answer, p)
-        if wrong is not None:
-            return Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
+        wrong = gather.wrong(found[0], p)
+        return None if wrong is None else Outcome.SHAPE if wrong == "shape" else Outcome.NOT_FINITE
+
+    def _completed(self, gather: Gather, push: Push) -> tuple[Fields, Array | None] | None:
+        if push.task is not Task.VERIFY:
+            return push.payload, None
+        return self.hessians.completed(gather, push.chunk, push.payload)
+
+    def take(self, push: Push) -> Outcome:
+        """One chunk's answer to the gather, without a `refusal`."""
+        gather = self.gather
+        assert gather is not None
+        found = self._completed(gather, push)
+        assert found is not None
+        answer, made_at = found
         gather.add(push.chunk, answer)
-        if push.task is Task.VERIFY and "without" not in gather.fields and np.isfinite(answer["f"]):
-            self.params.adopt(push, answer["H"], self.hessians.made_at[push.chunk])
+        if made_at is not None:
+            self.hessians.settle(gather, push.chunk, made_at)
+            if "without" not in gather.fields and np.isfinite(answer["f"]):
+                self.params.adopt(push, answer["H"], made_at)
         return Outcome.ACCEPTED
 
     @property

@@ -63,8 +63,12 @@ class Holder:
 
     def let_go(self, record: RunRecord, chunks: Iterable[tuple[Any, ...]]) -> None:
         """Release these chunks' keys, as far as no chunk of the run has them."""
-        keys = data_keys(chunks) - data_keys(record.keys.values())
+        self._release(record, data_keys(chunks) - data_keys(record.keys.values()))
+
+    def _release(self, record: RunRecord, keys: set[Any]) -> None:
         self.scheduler.client_releases_keys(list(keys), record.holder)
+        for key in keys & self._retried.keys():
+            del self._retried[key]
 
     def cross_off(self, record: RunRecord, there: frozenset[int], asked: set[int]) -> None:
         """Chunks that left since: the server has them no more."""
@@ -75,7 +79,7 @@ class Holder:
     def release(self, record: RunRecord) -> None:
         """Let go of all."""
         if record.holder in self.scheduler.clients:
-            self.scheduler.client_releases_keys(list(data_keys(record.keys.values())), record.holder)
+            self._release(record, data_keys(record.keys.values()))
             self.scheduler.clients.pop(record.holder, None)
 
     def lost(self, chunk: int, parts: tuple[Any, ...]) -> str:

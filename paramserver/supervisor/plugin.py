@@ -69,6 +69,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             "claim": self.claim, "find": self.find, "list": self.listing, "wait": self.wait,
             "stop": self.stop, "forget": self.forget, "ended": self.ended, "resumed": self.resumed,
             "add": self.add, "where": self.where, "keep": self.keep, "saved": self.saved, "move": self.move,
+            "needs": self.needs,
         }  # fmt: skip
         try:
             return {"status": "OK", "result": await calls[do](**arguments)}
@@ -258,8 +259,8 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         """A worker left: its leases end, and the run with it if it held the server."""
         for record in list(self.runs.values()):
-            record.runners.pop(worker, None)
-            record.failures.pop(worker, None)
+            for known in (record.runners, record.started, record.failures):
+                known.pop(worker, None)
             if not record.live or record.handle is None:
                 continue
             if record.handle.address == worker:
@@ -275,5 +276,15 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
 
     def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
         """Adaptive clusters must not take a server's worker: to them it looks idle and empty."""
-        servers = {record.handle.address for record in self.runs.values() if record.live and record.handle}
-        return [worker for worker in workers if worker.address not in servers]
+        homes = self._homes()
+        return [worker for worker in workers if worker.address not in homes]
+
+    def _homes(self) -> set[str]:
+        """Addresses of workers that have a run's server."""
+        return {address for record in self.runs.values() if record.live for address in self.keeper.homes(record)}
+
+    async def needs(self) -> dict[str, Any]:
+        """For who scales the cluster: how many runs are live, and the names of the workers that have their servers."""
+        workers = self.keeper.scheduler.workers
+        names = [workers[address].name for address in sorted(self._homes()) if address in workers]
+        return {"live": sum(record.live for record in self.runs.values()), "servers": names}

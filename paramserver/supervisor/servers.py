@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -11,7 +12,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from distributed import Client, Future
-from distributed.security import Security
 
 from paramserver.errors import CallTimeout, InvalidInput, ParamServerError, ServerGone, ServerLost, StepFailed
 from paramserver.server.actor import Server
@@ -95,6 +95,8 @@ class Servers(ABC):
         client = await self.client()
         key = f"paramserver-server-{record.run_id}-{epoch}"
         where = await self.places.server(record, client)
+        if record.epoch != epoch or not record.live:
+            raise ServerGone("the run ended meanwhile")  # and nobody would release what is submitted now
         actor = client.submit(
             Server, record.blob, record.run_id, epoch, record.source, record.saved, actor=True, key=key, priority=1000,
             **where,
@@ -167,6 +169,14 @@ class Servers(ABC):
         if actor is not None:
             actor.release()
         self.spawn(self.serve(record))
+
+    def homes(self, record: RunRecord) -> set[str]:
+        """Where the run's server is, or is being started; and where one is whose state the next is to fetch."""
+        there = {handle.address for handle in (record.handle, record.source) if isinstance(handle, Handle)}
+        task = None if record.actor is None else self.scheduler.tasks.get(record.actor.key)
+        if task is not None:
+            there.update(worker.address for worker in (task.processing_on, *(task.who_has or ())) if worker is not None)
+        return there
 
     async def move(self, record: RunRecord, worker: str | None) -> str:
         """Drain the server, and let another on another worker take over all it has: its address."""
@@ -242,11 +252,8 @@ def _as_failure(record: RunRecord, error: Exception) -> ParamServerError:
 
 def _client_security(security: Any) -> Any:
     """The scheduler's security, its own certificate standing in where it has none for clients."""
-    if security is None or not getattr(security, "require_encryption", False):
+    if security is None or security.tls_client_cert or not security.tls_scheduler_cert:
         return security
-    return Security(
-        require_encryption=True,
-        tls_ca_file=security.tls_ca_file,
-        tls_client_cert=security.tls_client_cert or security.tls_scheduler_cert,
-        tls_client_key=security.tls_client_key or security.tls_scheduler_key,
-    )
+    own = copy.copy(security)
+    own.tls_client_cert, own.tls_client_key = security.tls_scheduler_cert, security.tls_scheduler_key
+    return own

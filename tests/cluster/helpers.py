@@ -182,13 +182,16 @@ class Worker(NamedTuple):
 
 
 class Processes:
-    """A scheduler and workers, each a process of its own."""
+    """A scheduler and workers, each a process of its own; ``args`` are for all of them."""
 
-    def __init__(self, folder: Any, env: dict[str, str] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Any, env: dict[str, str] | None = None, args: tuple[str, ...] = (),
+        scheduler_args: tuple[str, ...] = ("--port", "0"),
+    ) -> None:  # fmt: skip
+        self.folder, self.args = folder, args
         self.file = str(folder / f"scheduler-{time.monotonic_ns()}.json")
         self.workers: dict[str, Worker] = {}
-        self.scheduler = self.start("dask_scheduler", "--port", "0", "--scheduler-file", self.file, env=env)
+        self.scheduler = self.start("dask_scheduler", *scheduler_args, "--scheduler-file", self.file, env=env)
         until(lambda: os.path.exists(self.file) and os.path.getsize(self.file), 30.0)
 
     def start(self, what: str, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -199,7 +202,7 @@ class Processes:
         log = (self.folder / f"{what}-{time.monotonic_ns()}.log").open("wb")
         with log:
             return subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{what}", "--no-dashboard", *args],
+                [sys.executable, "-m", f"distributed.cli.{what}", "--no-dashboard", *self.args, *args],
                 env=environ, stdout=log, stderr=log, cwd=self.folder,  # -m puts the working directory first
             )  # fmt: skip
 
@@ -248,9 +251,9 @@ def _names(dask_scheduler: Any) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def processes(folder: Any, env: dict[str, str] | None = None) -> Iterator[Processes]:
+def processes(folder: Any, env: dict[str, str] | None = None, **options: Any) -> Iterator[Processes]:
     """Closed whatever happens."""
-    own = Processes(folder, env)
+    own = Processes(folder, env, **options)
     try:
         yield own
     finally:

@@ -1,0 +1,69 @@
+"""How a run's messages travel: over TLS, or for everyone on the network to read and to forge."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from distributed.comm import get_address_host
+
+from paramserver.errors import InvalidInput
+
+logger = logging.getLogger("paramserver")
+
+TLS = "tls://"
+
+
+async def check_transport(client: Any, workers: Iterable[str], require_tls: bool) -> None:
+    """Refuse what is not TLS where that is required; else say once what travels in the clear.
+
+    Raises
+    ------
+    InvalidInput
+        The client, the scheduler or a worker is reached by, or listens at, another address than a tls:// one.
+    """
+    addresses = [client.scheduler.address, *workers]
+    if require_tls:
+        check_tls([*addresses, *await client.run_on_scheduler(_listens)])
+    elif not getattr(client, "_paramserver_warned", False):
+        client._paramserver_warned = _warn(addresses)
+
+
+def check_tls(addresses: Iterable[str]) -> None:
+    """Raise `InvalidInput` for the first address that is not a tls:// one."""
+    for address in addresses:
+        if not address.startswith(TLS):
+            raise InvalidInput(
+                f"require_tls=True, but {address}, which is not {TLS}, is an address of the cluster: start scheduler "
+                "and workers with --tls-ca-file, --tls-cert and --tls-key (a LocalCluster with security=Security(...)) "
+                'and no other protocol, and connect with Client("tls://...", security=Security(...))'
+            )
+
+
+def _listens(dask_scheduler: Any) -> list[str]:
+    return [str(listener.contact_address) for listener in dask_scheduler.listeners]
+
+
+def _warn(addresses: Iterable[str]) -> bool:
+    exposed = next((address for address in addresses if _exposed(address)), None)
+    if exposed is not None:
+        logger.warning(
+            "paramserver: data and parameters travel unencrypted, and whoever reaches %s can read them and run code "
+            "there: start scheduler and workers with --tls-ca-file, --tls-cert and --tls-key, and launch with "
+            "require_tls=True to be sure of it",
+            exposed,
+        )
+    return exposed is not None
+
+
+def _exposed(address: str) -> bool:
+    """Plain TCP, or plain web sockets, on an address that other machines reach."""
+    if not address.startswith(("tcp://", "ws://")):
+        return False
+    host: str = get_address_host(address)
+    try:
+        return not ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host != "localhost"
