@@ -91,6 +91,7 @@ def result_dict(result: Any) -> dict[str, Any]:
     names = (
         "objective", "gap", "gap_absolute", "certificate", "converged", "reason", "n_rows", "n_features",
         "n_chunks", "n_pushes", "n_refused", "consensus", "penalty", "name", "standard_errors", "notes",
+        "left_out",
     )  # fmt: skip
     out = {name: getattr(result, name) for name in names}
     return {**out, "version": result.version.n, "epoch": result.version.epoch, "seconds_solve": result.seconds}

@@ -44,6 +44,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--checkpoint", metavar="URL", help="write the run's state to this directory or fsspec URL")
     parser.add_argument("--checkpoint-every", type=float, default=60.0, metavar="S", help="seconds (default 60)")
     parser.add_argument("--resume", metavar="URL", help="go on from the newest checkpoint there, and write more")
+    parser.add_argument(
+        "--on-chunk-loss", choices=("fail", "drop"), default="fail", help="drop: go on without (default fail)"
+    )
+    parser.add_argument(
+        "--on-chunk-change", choices=("fail", "reset"), default="fail", help="reset: go on with other values"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the run, and a LocalCluster, up until Ctrl-C")
     parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
     parser.add_argument("--profile", action="store_true", help="end with a table of where the time went")
@@ -73,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
         options = {
             **beside, "penalty": penalty, "consensus": args.consensus, "name": name, "client": client, "tol": args.tol,
             "max_seconds": args.max_seconds, "keep": args.keep, "inference": args.summary or None,
-            "checkpoint_every": args.checkpoint_every, "require_tls": args.require_tls,
+            "checkpoint_every": args.checkpoint_every, "on_chunk_loss": args.on_chunk_loss,
+            "on_chunk_change": args.on_chunk_change, "require_tls": args.require_tls,
         }  # fmt: skip
         if args.resume:
             fit = ps.resume(args.resume, problem, X, y, **options)

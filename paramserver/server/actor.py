@@ -200,12 +200,9 @@ class Server(Engine):
             return version
 
     async def _resume(self) -> None:
-        """A change was made: what was announced before is no longer so. The caller holds the lock."""
-        self.turns += 1
+        """A user's change was made. The caller holds the lock."""
         self.core.changes += 1
-        if self._announced:
-            self._announced = ""
-            await self.worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self.turns)
+        await self._resumed()
         await self._work()
         await self.durable.keep()  # before it is acknowledged: a server that takes over must know of it
 

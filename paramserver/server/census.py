@@ -32,6 +32,7 @@ class Census:
     notes: Notes
     newcomers: set[int] = field(default_factory=set)
     left: int = 0  #: chunks that were dropped or refused
+    renewed: int = 0  #: times that some chunk had other data
     left_out: dict[int, int | None] = field(default_factory=dict)  #: chunks whose data were lost → rows, if known
     limit: float = np.inf  #: when to give up waiting; only a run that ends is in a hurry
     null: NullModel = field(init=False, repr=False)
@@ -125,6 +126,7 @@ class Census:
     def renew(self, chunk: int, fingerprint: tuple[float, ...] | None, now: float) -> None:
         """This chunk has other data: what was known of those it had goes with them."""
         self.params.renew(chunk, fingerprint, now)
+        self.renewed += 1
         self.dispatch.renewed(chunk)
         self.notes.say(f"chunk {chunk} was computed again and has other values now: the fit is of these")
 

@@ -53,6 +53,7 @@ class Engine:
         self._ticker: asyncio.Task[None] | None = None
         self._last = 0.0  #: seconds that a core step takes, lately
         self._announced = ""
+        self._renewed = 0  #: chunks that had other data, as far as the supervisor was told that the run goes on
         self.turns = 0  #: changes by users: an end announced before one is no end after it
         self._runners: dict[str, float] = {}
         self.durable = Durable(self)
@@ -121,6 +122,9 @@ class Engine:
         self._cross_off()
         self.durable.look()
         self._answer()
+        if self.core.census.renewed > self._renewed:
+            self._renewed = self.core.census.renewed
+            self._resuming = asyncio.create_task(self._resumed())
         if self.core.over and self._announced != self._outcome_name():
             self._announced = self._outcome_name()
             self._telling = asyncio.create_task(self._announce())
@@ -188,6 +192,13 @@ class Engine:
                 return
             except (OSError, RuntimeError):
                 logger.warning("paramserver: cannot reach the scheduler to report the end of %s", self.run_id)
+
+    async def _resumed(self) -> None:
+        """Whoever waits for the end waits for another; which end, only the server that announced it knows."""
+        self.turns += 1
+        if self._announced or self.epoch > 1:
+            self._announced = ""
+            await self.worker.scheduler.paramserver(do="resumed", run_id=self.run_id, epoch=self.epoch, turn=self.turns)
 
     def outcome(self) -> dict[str, Any]:
         """State, reason and the pickled `Ending` of a run that is over."""

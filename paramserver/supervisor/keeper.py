@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cloudpickle
@@ -47,7 +47,7 @@ class Keeper(Servers):
         """Hold the run's data."""
         await self.data.hold(record, record.keys.values())
         record.held = True
-        self._look_at_lineage(record)
+        self._look_at_lineage(record, record.keys.values())
         record.reached("data held")
 
     async def add(
@@ -69,15 +69,15 @@ class Keeper(Servers):
                 self.data.let_go(record, keys)
             raise
         record.keys.update(zip(ids, keys, strict=True))
-        self._look_at_lineage(record)
+        self._look_at_lineage(record, keys)
         if record.warning:
             await self.tell(record, "note", record.warning)
         return ids
 
-    def _look_at_lineage(self, record: RunRecord) -> None:
+    def _look_at_lineage(self, record: RunRecord, chunks: Iterable[tuple[Any, ...]]) -> None:
         """Who said what is to become of lost chunks need not be told that some may be lost."""
         if record.on_chunk_loss == "fail":
-            record.perishable = self.data.perishable(record.keys.values())
+            record.perishable += self.data.perishable(chunks)
 
     async def _check_chunks(self, record: RunRecord) -> None:
         """Chunks that cannot be had end the run, unless it goes on without them."""
