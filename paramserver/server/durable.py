@@ -43,6 +43,7 @@ class Durable:
         self._agreed = self._terms()  #: the supervisor can make a server of
         self._saved: tuple[Any, ...] = ()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._status = "running"  #: of the worker, when it was last looked at
         self._number = 0
         self._had = self._own()
         self._drained: dict[str, Any] | None = None
@@ -52,6 +53,7 @@ class Durable:
         if self.server not in self.server.worker.state.actors.values():
             self.superseded = True  # released while this process was stopped, say
         now = time.monotonic()
+        self._heed(self.server.worker.status.name)
         if self.superseded or self.server.core.params.z is None or now < min(self._next, self._next_save):
             return
         if now >= self._next and self._idle("keep") and self._news() != self._kept:
@@ -62,6 +64,12 @@ class Durable:
     def _own(self) -> int:
         record = self.server.core.record
         return int(record.pushes - record.replayed)
+
+    def _heed(self, status: str) -> None:
+        """Early warnings: a worker that is paused (short of memory) or is being retired may be gone soon."""
+        if status != self._status and status != "running":
+            self._next = self._next_save = 0.0
+        self._status = status
 
     def _idle(self, what: str) -> bool:
         return what not in self._tasks or self._tasks[what].done()

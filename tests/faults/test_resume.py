@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from cluster.helpers import Endless, Processes, Slow, processes, until
+from distributed.core import Status
 
 import paramserver as ps
 from paramserver import errors
@@ -138,6 +139,23 @@ def test_a_server_that_takes_over_has_the_local_models(own: Processes, client: A
     until(lambda: all(name.startswith("000002") for name in Store(url).names()), 20)
     time.sleep(1.0)
     assert 1 <= len(Store(url).names()) <= 2
+    run.stop()
+
+
+def pause(dask_worker: Any) -> None:
+    """As its memory monitor does."""
+    dask_worker.status = Status.paused
+
+
+def test_an_early_warning_writes_a_checkpoint(own: Processes, client: Any, tmp_path: Path) -> None:
+    own.add("a", "b")
+    own.wait_for(client, "a", "b")
+    url = tmp_path / "run"
+    run = launch(client, ps.Logistic(), consensus=Endless(), checkpoint=url, checkpoint_every=1e4)
+    server = under_way(run, 60)
+    assert not Store(url).names()
+    client.run(pause, workers=[server])
+    written(url)
     run.stop()
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from cluster.helpers import Endless, Processes, Slow, until
+from distributed import Client, LocalCluster
 
 import paramserver as ps
 from paramserver import errors
@@ -238,4 +242,36 @@ def test_a_worker_reserved_for_servers_has_it(own: Processes, client: Any) -> No
     assert there["home"] not in run.status().runners
     own.workers["home"].kill()
     until(lambda: run.status().epoch == 2, 20)
+    check(run)
+
+
+def leave(dask_worker: Any) -> None:
+    """As the nanny's kill for too much memory ends it: at once."""
+    os._exit(1)
+
+
+@pytest.fixture
+def local() -> Iterator[Any]:
+    """Three workers with nannies."""
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def test_a_nanny_starts_its_worker_again(local: Any) -> None:
+    run = launch(local, Slow(delay=0.1))
+    server = under_way(run)
+    with contextlib.suppress(OSError):
+        local.run(leave, workers=[server])
+    result = check(run)
+    assert result.version.epoch == 2
+
+
+def test_the_cluster_is_scaled_down(local: Any) -> None:
+    """Dask asks nobody whom to close."""
+    run = launch(local, Slow(delay=0.1))
+    under_way(run)
+    local.cluster.scale(1)
     check(run)
