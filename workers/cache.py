@@ -153,7 +153,10 @@ class ChunkCache:
         return loaded
 
     def _at(self, chunk: int, edition: int) -> None:
-        """The chunk's data are others by now: copies made before may be of what was, those that Dask holds are not."""
+        """The chunk's data are others by now: what Dask holds here is of these, copies made before may be of what was.
+
+        Also those of the worker that found the change: X copied before a loss and y after it are of neither.
+        """
         with self._lock:
             if edition <= self._editions.get(chunk, 0):
                 return

@@ -255,7 +255,7 @@ def test_the_source_and_the_server_change_together(own: Processes, client: Any, 
 
 
 def test_copies_of_the_old_values_do_not_come_back(own: Processes, client: Any, tmp_path: Any) -> None:
-    """One worker has them, when a worker without runners is given what is computed again."""
+    """One worker has them, another copies what is computed again on a third, which has no runners."""
     path = tmp_path / "factor"
     path.write_text("1.0")
     own.add("a")
@@ -269,6 +269,7 @@ def test_copies_of_the_old_values_do_not_come_back(own: Processes, client: Any, 
     until(lambda: _copied(run, there["b"]) >= 4, 30)
     path.write_text("1.25")
     own.workers["a"].kill()
+    own.add("c")  # copies what is new, beside "b" that has what was
     result = run.result(timeout=60)
     words = " was computed again and has other values now: the fit is of these"
     changed = [int(note.removeprefix("chunk ").removesuffix(words)) for note in result.notes if words in note]
