@@ -201,6 +201,8 @@ def test_five_in_a_row_without_a_push_are_enough(own: Processes, client: Any) ->
     own.add("a", "b", "c", "d", "e", "f", "g")
     own.wait_for(client, "a", "b", "c", "d", "e", "f", "g")
     run = launch(client, Slow(delay=20.0))
+    until(lambda: run.status().state == "running", 30)
+    time.sleep(1.0)  # an anchor: what was read does not come again, as news
     for epoch in range(1, 6):
         mine, _ = names(own, client, server_of_epoch(run, epoch))
         own.workers.pop(mine).kill()
@@ -254,7 +256,7 @@ def leave(dask_worker: Any) -> None:
 def local() -> Iterator[Any]:
     """Three workers with nannies."""
     with (
-        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

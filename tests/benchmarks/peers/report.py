@@ -17,7 +17,7 @@ FIXED = 0.15  #: seconds, launch to result on next to nothing
 
 HEAD = """## Beside other solvers
 
-    pip install -e ".[bench]" && python -m tests.benchmarks.peers --rounds 3
+    pip install -e ".[bench]" && python -m tests.benchmarks.peers [--data d] [--peers glum]
 
 Median seconds to a true relative gap, (F − F*)/F(null model), which the harness takes from z: F* is its own
 proximal Newton's. Peers and paramserver in turn, all held to the same two cores: one process with two BLAS threads,
