@@ -110,6 +110,11 @@ class Request(NamedTuple):
     copied: tuple[int, float] = (0, 0.0)  #: chunks copied to its worker so far, and the seconds of it
 
 
+def worker_of(runner: str) -> str:
+    """The address of a runner's worker."""
+    return runner.rpartition("#")[0]
+
+
 class Outcome(str, Enum):
     """What became of a push. All but the first two are counted as refused."""
 

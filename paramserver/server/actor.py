@@ -15,7 +15,7 @@ import cloudpickle
 from distributed import get_worker
 
 from paramserver.errors import InvalidInput, ServerGone
-from paramserver.messages import Array, Assignment, Push, Reply, Request, Stop, Version
+from paramserver.messages import Array, Assignment, Push, Reply, Request, Stop, Version, worker_of
 from paramserver.profile import Profile
 from paramserver.server import gate, reading
 from paramserver.server.engine import HEAVY, Call, Engine
@@ -41,14 +41,18 @@ class Server(Engine):
     # -- runners ---------------------------------------------------------------------------------
 
     async def hello(self, packed: Any) -> Any:
-        """What a runner needs to begin: (problem, rule, keys of every chunk's parts, roster)."""
+        """What a runner needs to begin: (problem, rule, keys of every chunk's parts, roster, the slots' clocks)."""
         self._mine()
         run_id = unpack(packed)
         if run_id != self.run_id:
             raise ServerGone(f"this is the server of run {self.run_id}, not of {run_id}")
         self._cross_off()
-        seqs = {i: None if slot.fields is None else slot.seq for i, slot in enumerate(self.core.params.slots)}
-        return self._setup[0], self.core.params.rule, self.keys, self._roster, seqs if self.epoch > 1 else {}
+        return self._setup[0], self.core.params.rule, self.keys, self._roster, self._seqs()
+
+    def _seqs(self) -> dict[int, int | None]:
+        """By what a runner knows what to push again: nothing to the first server."""
+        slots = enumerate(self.core.params.slots) if self.epoch > 1 else ()
+        return {i: None if slot.fields is None else slot.seq for i, slot in slots}
 
     async def replay(self, packed: Any) -> None:
         """What a runner pushed to the server before this one."""
@@ -94,7 +98,7 @@ class Server(Engine):
         self._runners[runner] = now
         self.core.came(runner, request.push, now, request.looking)
         if request.held is not None:
-            worker = runner.rpartition("#")[0]
+            worker = worker_of(runner)
             self.core.dispatch.holds(worker, request.held)
             self.core.dispatch.copied[worker] = request.copied
             self.core.timesheet.copied(worker, request.copied)
@@ -123,7 +127,7 @@ class Server(Engine):
         async with self._mine():
             self.core.dispatch.gone(worker)
             self.core.timesheet.gone(worker, time.monotonic())
-            for runner in [r for r in self._runners if r.rpartition("#")[0] == worker]:
+            for runner in [r for r in self._runners if worker_of(r) == worker]:
                 del self._runners[runner]
                 call = self._parked.pop(runner, None)
                 if call is not None and not call.answer.done():

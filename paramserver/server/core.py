@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+import paramserver.messages as messages
 from paramserver.errors import ChunkChanged, InvalidInput, RunFailed, StepFailed
 from paramserver.messages import ELSEWHERE, Assignment, Failure, Outcome, Push, Reply, Stop, Task, Version, Wait
 from paramserver.server import findings, gate
@@ -78,7 +79,7 @@ class Core(Changes):
             push = None  # `deliver` says what becomes of it
         self.timesheet.came(runner, push, now, looking)
         if isinstance(push, Push) and push.trouble != "busy" and not self.intake.is_gone(push.chunk):
-            self.dispatch.pace.took(runner.rpartition("#")[0], push, self.params.slots[push.chunk].rows)
+            self.dispatch.pace.took(messages.worker_of(runner), push, self.params.slots[push.chunk].rows)
 
     def deliver(self, push: Push | Failure, now: float) -> Outcome:
         """Take a push; whatever becomes of it is counted."""
@@ -289,10 +290,9 @@ class Core(Changes):
             return Stop(self.reason)
         if self.state == "converged":
             return Wait()
-        worker = runner.rpartition("#")[0]
         gather = self.verifier.gather
         task = Task.SOLVE if gather is None else gather.task
-        chunk, fetch = self.dispatch.choose(worker, task, self._wanted(), now)
+        chunk, fetch = self.dispatch.choose(messages.worker_of(runner), task, self._wanted(), now)
         if chunk is None:
             return Wait(fetch)
         try:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from paramserver.messages import Task, Version
+from paramserver.messages import Task, Version, worker_of
 from paramserver.server.pace import Pace
 from paramserver.server.slots import Lease, Slot
 
@@ -126,7 +126,7 @@ class Dispatch:
         slot, lease = self.slots[chunk], self.slots[chunk].lease
         if lease is None:
             return 0.0
-        whole = self.pace.seconds(_worker(lease.runner), lease.task, slot.rows)
+        whole = self.pace.seconds(worker_of(lease.runner), lease.task, slot.rows)
         gone = now - lease.since
         return gone if whole is None or gone > whole else whole - gone
 
@@ -217,7 +217,3 @@ class Dispatch:
                 return None
             self._rates[task] = now, max(rates)
         return self._rates[task][1]
-
-
-def _worker(runner: str) -> str:
-    return runner.rpartition("#")[0]

@@ -136,8 +136,8 @@ class Durable:
         server, news = self.server, (shot["n"], shot["pushes"], shot["changes"])
         try:
             if news != self._saved:
-                await asyncio.wait_for(asyncio.to_thread(self._write, shot), limit)
-                await self._tell("saved", name=self._name)
+                name = await asyncio.wait_for(asyncio.to_thread(self._write, shot), limit)
+                await self._tell("saved", name=name)
                 self._saved = news
                 if not self.superseded:
                     await asyncio.wait_for(asyncio.to_thread(self._prune), limit)
@@ -146,9 +146,9 @@ class Durable:
         finally:
             self._next_save = time.monotonic() + server.core.spec.checkpoint_every
 
-    def _write(self, shot: dict[str, Any]) -> None:
+    def _write(self, shot: dict[str, Any]) -> str:
         assert self.store is not None
-        self._name = self.store.write(shot["epoch"], shot["pushes"], checkpoint.pack(shot))
+        return self.store.write(shot["epoch"], shot["pushes"], checkpoint.pack(shot))
 
     def _prune(self) -> None:
         """Accepted: older ones are not needed any more, of this epoch and of those before it."""

@@ -15,7 +15,7 @@ import cloudpickle
 
 from paramserver.ending import Ending
 from paramserver.errors import RunFailed, StepFailed
-from paramserver.messages import Failure, Push, Reply, Stop, Version, Wait
+from paramserver.messages import Failure, Push, Reply, Stop, Version, Wait, worker_of
 from paramserver.server import reading
 from paramserver.server.core import Core
 from paramserver.server.durable import Durable
@@ -220,7 +220,7 @@ class Engine:
         runners: dict[str, int] = {}
         for runner, seen in self._runners.items():
             if now - seen < 60.0:
-                worker = runner.rpartition("#")[0]
+                worker = worker_of(runner)
                 runners[worker] = runners.get(worker, 0) + 1
         return reading.status(self.core, now, runners, self.worker.address)
 

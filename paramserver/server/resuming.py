@@ -22,15 +22,15 @@ class Resumed:
 
     def enter(self, params: Parameters, now: float) -> str:
         """Take z, and the local models of chunks that are the same; what was taken, in words."""
-        if self.state["z"] is None or len(self.state["z"]) != params.setup.p:  # type: ignore[union-attr]
-            return f"the checkpoint's z is not of this problem's size, {params.setup.p}: the run began anew"  # type: ignore[union-attr]
+        assert params.setup is not None
+        if self.state["z"] is None or len(self.state["z"]) != params.setup.p:
+            return f"the checkpoint's z is not of this problem's size, {params.setup.p}: the run began anew"
         params.jump(params.bound.project(self._z(params)), now)
         same = self._models(params) if self._fits(params) else {}
         for i, kept in same.items():
             slot = params.slots[i]
             slot.fields, slot.seq = kept["fields"], kept["seq"]
             slot.version = None if kept["version"] is None else Version(*kept["version"])
-        assert params.setup is not None
         params.recount(params.setup.start)
         return self._said(params, same)
 

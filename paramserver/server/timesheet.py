@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from paramserver.messages import Assignment, Outcome, Push, Reply, Stop, Task
+from paramserver.messages import Assignment, Outcome, Push, Reply, Stop, Task, worker_of
 from paramserver.profile import WorkerTime
 
 Seconds = defaultdict[str, float]
@@ -93,7 +93,7 @@ class Timesheet:
     def gone(self, worker: str, now: float) -> None:
         """A worker left: its runners' times stop here."""
         for name, runner in self._runners.items():
-            if _worker(name) == worker:
+            if worker_of(name) == worker:
                 runner.spent = self._until(runner, now)
                 runner.came = runner.left = None
 
@@ -117,8 +117,8 @@ class Timesheet:
 
     def workers(self, now: float) -> tuple[WorkerTime, ...]:
         """A line a worker, in the order in which they came."""
-        names = dict.fromkeys(map(_worker, self._runners))
-        return tuple(self._line(worker, [r for n, r in self._runners.items() if _worker(n) == worker], now)
+        names = dict.fromkeys(map(worker_of, self._runners))
+        return tuple(self._line(worker, [r for n, r in self._runners.items() if worker_of(n) == worker], now)
                      for worker in names)  # fmt: skip
 
     def _line(self, worker: str, runners: list[_Runner], now: float) -> WorkerTime:
@@ -140,10 +140,6 @@ class Timesheet:
         elif runner.left is not None:
             spent["under_way" if runner.working else "exchange"] += max(now - runner.left, 0.0)
         return spent
-
-
-def _worker(runner: str) -> str:
-    return runner.rpartition("#")[0]
 
 
 def _sum(parts: Iterable[Mapping[str, float]]) -> Seconds:

@@ -190,6 +190,6 @@ class Keeper(Servers):
         if record.epoch != epoch:
             return False
         self.data.cross_off(record, there, asked)
-        record.heard, record.misses = time.monotonic(), 0
+        record.misses = 0
         record.avoid.clear()
         return True

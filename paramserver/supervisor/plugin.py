@@ -139,6 +139,9 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             return live[0]
         raise UnknownRun(f"say which run: there {self._there()}")
 
+    def _of(self, run_id: str) -> RunRecord | None:
+        return next((record for record in self.runs.values() if record.run_id == run_id), None)
+
     def _there(self) -> str:
         names = ", ".join(f"{record.name!r} ({record.state})" for record in self.runs.values())
         return f"are {names}" if names else "are none"
@@ -177,19 +180,19 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
 
     async def where(self, run_id: str) -> Any:
         """A runner asks for the run's server: its handle, None while there is none, or why there will be none."""
-        record = next((r for r in self.runs.values() if r.run_id == run_id), None)
+        record = self._of(run_id)
         if record is None or not record.live:
             return "the run is forgotten" if record is None else record.reason or record.state
         return None if record.handle is None else tuple(record.handle)
 
     async def keep(self, run_id: str, epoch: int, number: int, taken: int, blob: bytes | None, state: bytes) -> bool:
         """A server's anchor: whether this server still has the run."""
-        record = next((r for r in self.runs.values() if r.run_id == run_id), None)
+        record = self._of(run_id)
         return record is not None and self.keeper.keep(record, epoch, number, taken, blob, state)
 
     async def saved(self, run_id: str, epoch: int, name: str) -> bool:
         """A server wrote a checkpoint: it counts only if this server still has the run."""
-        record = next((r for r in self.runs.values() if r.run_id == run_id), None)
+        record = self._of(run_id)
         if record is None or record.epoch != epoch:
             return False
         record.saved = name

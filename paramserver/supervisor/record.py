@@ -51,7 +51,6 @@ class RunRecord:
     failures: dict[str, int] = field(default_factory=dict)
     launched: float = 0.0  #: when `launch` was called, by the clock here
     stages: dict[str, float] = field(default_factory=dict)  #: what was reached, seconds after that
-    heard: float = field(default_factory=time.monotonic)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -79,7 +79,7 @@ class Servers(ABC):
                 self.release(record)  # it ended meanwhile, and let go of what there was then
             if record.epoch != epoch or not record.live:
                 return
-            record.handle, record.heard, record.misses = handle, time.monotonic(), 0
+            record.handle, record.misses = handle, 0
             if record.state == "waiting":
                 record.state = "live"
             record.reached("server up")
