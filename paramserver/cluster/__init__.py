@@ -1,5 +1,6 @@
-"""What Dask clusters need to know of runs: `Adaptive`, for clusters whose workers come and go by demand."""
+"""Dask clusters that suit runs: `settings` for dask-jobqueue's, `Adaptive` for those that scale by demand."""
 
 from paramserver.cluster.adaptive import Adaptive
+from paramserver.cluster.keywords import settings
 
-__all__ = ["Adaptive"]
+__all__ = ["Adaptive", "settings"]
