@@ -6,7 +6,8 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from paramserver.cli import clusters, data, model
@@ -83,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"left: run {fit.name!r} goes on", file=sys.stderr)
             place.say_queries(fit.name)
             return 130
-        _show(args, fit, result, place, time.monotonic() - began)
+        kept = partial(_wait_for_interrupt, fit, place) if given.get("keep") else lambda: None
+        _show(args, fit, result, time.monotonic() - began, kept)
         if result.reason == "stopped" and (args.resume or given.get("checkpoint")):
             print(f"to go on: {_again(args, given)}", file=sys.stderr)
     return 0
@@ -153,10 +155,10 @@ def _follow(fit: Any, place: Place, live: Live) -> Result | None:
     return fit.result(timeout=60.0)  # type: ignore[no-any-return]
 
 
-def _show(args: argparse.Namespace, fit: Any, result: Result, place: Place, seconds: float) -> None:
+def _show(args: argparse.Namespace, fit: Any, result: Result, seconds: float, kept: Callable[[], None]) -> None:
+    """The report; where the run is kept, ``kept`` waits for its end, after which alone JSON is the last line."""
     if args.json:
-        if args.keep:
-            _wait_for_interrupt(fit, place)
+        kept()
         profile = {"profile": fit.profile().as_dict()} if args.profile else {}
         print_json({**result_dict(result), "seconds_total": seconds, **profile})
         return
@@ -165,8 +167,7 @@ def _show(args: argparse.Namespace, fit: Any, result: Result, place: Place, seco
         print(f"\n{result.summary()}")
     if args.profile:
         print(f"\n{fit.profile()}")
-    if args.keep:
-        _wait_for_interrupt(fit, place)
+    kept()
 
 
 def _wait_for_interrupt(fit: Any, place: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,9 @@ def made(shared: str) -> Iterator[tuple[str, Credentials]]:
         temporary = Security.temporary()
     except ImportError as error:
         raise InvalidInput(f'tls needs cryptography ({error}): pip install "paramserver[jobqueue]"') from error
+    _sweep(shared)
     try:
-        directory = tempfile.mkdtemp(prefix=".paramserver-tls-", dir=shared)  # 0700
+        directory = tempfile.mkdtemp(prefix=f"{_mine()}{os.getpid()}-", dir=shared)  # 0700
     except OSError as error:
         raise InvalidInput(
             f"the credentials cannot be written to {shared} ({error.strerror}): set shared_temp_directory to a "
@@ -65,6 +67,28 @@ def made(shared: str) -> Iterator[tuple[str, Credentials]]:
         yield directory, credentials
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mine() -> str:
+    return f".paramserver-tls-{socket.gethostname()}-"
+
+
+def _sweep(shared: str) -> None:
+    """Remove what processes of this machine left that were killed."""
+    for left in Path(shared).glob(f"{_mine()}*"):
+        number = left.name.removeprefix(_mine()).partition("-")[0]
+        if number.isdecimal() and not _alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def write(path: str, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -25,7 +26,6 @@ from paramserver.errors import InvalidInput
 
 CLOSE = 20.0  #: seconds for Dask to end its jobs
 GONE = 30.0  #: seconds for what is cancelled to leave the queue
-SOON = {"distributed.deploy.lost-worker-timeout": "2s"}  #: a lost job comes back after so long
 NOWHERE = "<insert-scheduler-address-here>"  #: dask-jobqueue's
 
 
@@ -74,19 +74,19 @@ def started(request: Request, say: Callable[[str], None]) -> Iterator[Started]:
     with contextlib.ExitStack() as stack:
         # A closed terminal or a kill leaves no jobs behind either
         stack.enter_context(_handling(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP))
-        stack.enter_context(dask.config.set(SOON))
         directory, tls = stack.enter_context(credentials.made(_shared(request))) if request.tls else (None, None)
         cluster = _build(request, tls, submissions)
         try:
             cluster.scale(jobs=request.least)
             wait(request, cluster, submissions, say)
-            cluster.adapt(Adaptive=Adaptive, minimum_jobs=request.least, maximum_jobs=request.most)
+            if request.adapt is not None:
+                cluster.adapt(Adaptive=Adaptive, minimum_jobs=request.least, maximum_jobs=request.most)
             file = None if directory is None else os.path.join(directory, "scheduler.json")
             if file is not None:
                 schedulerfile.save(file, cluster.scheduler_address, tls)
             yield Started(cluster, file)
         finally:
-            with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP), _quiet("paramserver"):
                 _end(request.system, cluster, submissions, say)
 
 
@@ -103,6 +103,8 @@ def _build(
 ) -> Any:
     """dask-jobqueue's cluster, without a job yet; asynchronous: for its script alone."""
     made = cluster_class(request.system)
+    if "security" in request.keywords:
+        raise InvalidInput(f"{request.lines.get('security', '')}security is tls here: --tls, or tls: true")
     keywords.check(request.system, request.keywords, request.lines)
     given = keywords.settings(request.system, warning=request.warning, **request.keywords)
     if not asynchronous:
@@ -146,9 +148,22 @@ def _handling(handler: Any, *signals: signal.Signals) -> Iterator[None]:
 # -- the end ---------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Nothing is logged of runs that lose their servers because the cluster ends."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _end(name: str, cluster: Any, submissions: Submissions, say: Callable[[str], None]) -> None:
     """Cancel the jobs and see that they are gone; name those that are not."""
-    say("cancelling the jobs")
+    if submissions.accepted:
+        say("cancelling the jobs")
     with contextlib.suppress(Exception):  # whatever Dask says of it, the queue has the last word
         cluster.close(timeout=CLOSE)
     cancel = cluster.job_cls.cancel_command

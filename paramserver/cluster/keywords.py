@@ -18,7 +18,10 @@ PRELOAD = "paramserver.cluster.preload"
 LOOPBACK = "127.0.0.1:0"
 THREADS = "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1"
 OLD = {"worker_extra_args": "extra", "job_extra_directives": "job_extra", "job_script_prologue": "env_extra"}
-OURS = {"self", "scheduler", "job_cls", "job_kwargs", "base_class_kwargs", "asynchronous", "loop", "n_workers"}
+SCHEDULERS = ("dashboard_address", "host")  #: refused where they are
+OURS = {
+    "self", "scheduler", "job_cls", "job_kwargs", "base_class_kwargs", "asynchronous", "loop", "n_workers", *SCHEDULERS,
+}  # fmt: skip
 
 
 def settings(name: str, *, warning: float = 60.0, **keywords: Any) -> dict[str, Any]:
@@ -46,11 +49,6 @@ def settings(name: str, *, warning: float = 60.0, **keywords: Any) -> dict[str, 
     ------
     InvalidInput
         There is no such system or keyword, dask-jobqueue is missing, or cores or memory are.
-
-    Notes
-    -----
-    What keeps lost jobs coming back is `Adaptive`; they are sooner back with
-    ``dask.config.set({"distributed.deploy.lost-worker-timeout": "2s"})``.
     """
     if not (isinstance(warning, (int, float)) and 0 <= warning < math.inf):
         raise InvalidInput(f"warning must be seconds ≥ 0, got {warning!r}")
@@ -72,7 +70,7 @@ def check(name: str, keywords: Mapping[str, Any], where: Mapping[str, str] | Non
     known = _known(name)
     for key in keywords:
         begin = (where or {}).get(key, "")
-        if key in ("dashboard_address", "host"):
+        if key in SCHEDULERS:
             raise InvalidInput(f"{begin}{key} is the scheduler's: scheduler_options: {{{key}: …}}")
         if key not in known:
             made = system(name).cluster

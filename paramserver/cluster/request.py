@@ -62,7 +62,7 @@ class Request:
 
     @property
     def most(self) -> int:
-        """Jobs that there ever are."""
+        """Jobs that there may be."""
         return self.least if self.adapt is None else self.adapt[1]
 
 

@@ -64,7 +64,8 @@ def test_keywords_have_the_last_word() -> None:
     assert "--signal=B:USR1" not in text
     assert "--no-requeue" not in text
     assert "exec /opt/python -m distributed" in text
-    assert f"--dashboard-address :9000 --lifetime=50m {PRELOAD}\n" in text
+    assert f"--dashboard-address :9000 --lifetime=50m {PRELOAD} --preload-nanny" in text
+    assert text.count("--dashboard-address") == 1
     assert "OPENBLAS" not in text
 
 

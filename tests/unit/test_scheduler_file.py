@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,20 @@ def test_credentials_are_their_owners_and_go(tmp_path: Path) -> None:
             assert made.security().get_connection_args(role)["ssl_context"] is not None
         raise KeyError
     assert not Path(directory).exists()
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    code = f"""if True:
+        import os, signal
+        from paramserver.cluster import credentials
+        with credentials.made({str(tmp_path)!r}):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", code], timeout=60)
+    (left,) = tmp_path.iterdir()
+    with credentials.made(str(tmp_path)) as (first, _), credentials.made(str(tmp_path)) as (second, _):
+        assert {str(path) for path in tmp_path.iterdir()} == {first, second}
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("shared", ["/nowhere", "/proc"])
