@@ -90,7 +90,7 @@ def test_started_by_dask_s_own_commands(slurm: Slurm, tmp_path: Path) -> None:
     ours, file = certificates(tmp_path / "ours"), tmp_path / "scheduler.json"
 
     def start(*words: Any) -> str:
-        script = python_script(tmp_path, "-m", *words, "--interface", "lo", "--scheduler-file", file, *ours.args)
+        script = python_script(tmp_path, "-m", *words, "--scheduler-file", file, *ours.args)
         return slurm.submit(script, "--mem=1G", f"--output={tmp_path}/%j.out")
 
     jobs = [start("distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard")]
@@ -109,7 +109,7 @@ def the_server_s_job_is_lost(client: Client, slurm: Slurm) -> None:
     run = launch(client, Slow(delay=0.1), require_tls=True)
     server = under_way(run)
     assert_all_tls(client, run)
-    slurm.cancel(client.run(os.environ.get, "SLURM_JOB_ID", workers=[server])[server])
+    slurm.cancel(client.run(os.getenv, "SLURM_JOB_ID", workers=[server])[server])
     until(lambda: run.status().epoch == 2)
     assert_all_tls(client, run)
     check(run)
