@@ -16,7 +16,7 @@ def load(data: Sequence[str], given: Mapping[str, Any], chunks: int, expand: boo
     """`launch`'s keywords for these data, and a name for the run; ``given`` names the columns."""
     columns = {what: given[what] for what in BESIDE if what in given}
     if list(data) == ["flights"]:
-        return _flights(given, columns, chunks, expand), "flights"
+        return _flights(given, columns, chunks, expand), name_of(data)
     target, what = given.get("y"), " ".join(data)
     if target is None:
         raise InvalidInput(f"say which column of {what} to predict: --target COL, or y: in the job file")
@@ -25,8 +25,12 @@ def load(data: Sequence[str], given: Mapping[str, Any], chunks: int, expand: boo
     from paramserver.datasets.files import split
 
     X, (y, *beside) = split(data, [target, *columns.values()], expand=expand)
-    stem = "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(data[0]).stem)
-    return {"X": X, "y": y, **dict(zip(columns, beside, strict=True))}, stem or "fit"
+    return {"X": X, "y": y, **dict(zip(columns, beside, strict=True))}, name_of(data)
+
+
+def name_of(data: Sequence[str]) -> str:
+    """What a run of these data is called, where its user does not say."""
+    return "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(data[0]).stem) or "fit"
 
 
 def _flights(given: Mapping[str, Any], columns: Mapping[str, Any], chunks: int, expand: bool) -> dict[str, Any]:
