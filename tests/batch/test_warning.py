@@ -21,7 +21,7 @@ Start = Callable[..., Site]
 
 WALLTIME = "00:02:00"  #: Slurm counts in minutes
 WARNING = 60  #: seconds before its end that a job is told; Slurm may do so up to a minute earlier
-WORK = 1.2  #: seconds a step, so that all steps take two workers longer than any job lives
+WORK = 0.4  #: seconds for every look at a chunk, so that all steps take two workers longer than any job lives
 
 
 @pytest.fixture
