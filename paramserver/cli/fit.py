@@ -145,14 +145,14 @@ def _follow(fit: Any, place: Place, live: Live) -> Result | None:
                 live.show(line(status, previous))
                 shown = time.monotonic()
             previous = status
+        live.end()
+        return fit.result(timeout=60.0)  # type: ignore[no-any-return]
     except KeyboardInterrupt:
         live.end()
         if not place.own:
             return None
         print("stopping …", file=sys.stderr)
         return fit.stop()  # type: ignore[no-any-return]
-    live.end()
-    return fit.result(timeout=60.0)  # type: ignore[no-any-return]
 
 
 def _show(args: argparse.Namespace, fit: Any, result: Result, seconds: float, kept: Callable[[], None]) -> None:
@@ -171,6 +171,8 @@ def _show(args: argparse.Namespace, fit: Any, result: Result, seconds: float, ke
 
 
 def _wait_for_interrupt(fit: Any, place: Place) -> None:
+    if fit.status().state != "converged":
+        return
     what = "kept live until Ctrl-C or" if place.own else "Ctrl-C leaves it live until"
     print(f"{what} 'paramserver stop'", file=sys.stderr, flush=True)
     try:
