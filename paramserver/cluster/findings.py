@@ -143,21 +143,22 @@ def _in_the_clear(facts: Facts) -> Iterator[Finding]:
 
 def _http(facts: Facts) -> Iterator[Finding]:
     open_ = [address for address, worker in facts.workers.items() if any(map(_open, worker["http"]))]
-    said = "without authentication, over TLS or not, everyone who reaches their machines: worker logs and tasks"
+    said = "show tasks and logs to everyone who reaches their hosts, without authentication, over TLS or not"
     if open_:
         lines = (
             "dask worker ... --dashboard-address 127.0.0.1:0",
             'worker_extra_args=["--dashboard-address", "127.0.0.1:0"]',
             'LocalCluster(..., worker_dashboard_address="127.0.0.1:0")',
         )
-        yield Finding("warning", f"the HTTP servers of {_workers(open_)} answer {said}", _by_start(facts, *lines))
+        yield Finding("warning", f"the HTTP servers of {_workers(open_)} {said}", _by_start(facts, *lines))
     if any(map(_open, facts.scheduler["http"])):
         lines = (
             "dask scheduler ... --dashboard-address 127.0.0.1:8787   # and ssh -L 8787:127.0.0.1:8787",
             'scheduler_options={"dashboard_address": "127.0.0.1:8787"}   # and ssh -L 8787:127.0.0.1:8787',
             'LocalCluster(..., dashboard_address="127.0.0.1:8787")',
         )
-        what = f"the scheduler's dashboard answers without authentication everyone who reaches {facts.address}"
+        host = facts.scheduler["host"]
+        what = f"the scheduler's dashboard answers everyone who reaches {host}, without authentication, over TLS or not"
         yield Finding("warning", what, _by_start(facts, *lines))
 
 
@@ -257,7 +258,7 @@ def _threads(facts: Facts) -> Iterator[Finding]:
     several = {address: worker["threads"] for address, worker in facts.workers.items() if worker["threads"] > 1}
     if several:
         n = max(several.values())
-        what = f"{_workers(several)} have {n} threads: as many workers of one thread do more"
+        what = f"{n} threads on {_workers(several)}: as many workers of one thread do more"
         lines = (f"dask worker ... --nworkers {n} --nthreads 1", f"cores={n}, processes={n}")
         yield Finding("note", what, _by_start(facts, *lines, f"LocalCluster(n_workers={n}, threads_per_worker=1)"))
 

@@ -14,6 +14,7 @@ from airline_files import CARRIERS, one_hot, write_csv, write_parquet, year
 
 import paramserver as ps
 from cluster.helpers import Reference, reference
+from tests.cluster.test_cli import cli, json_of
 
 _watched: list[str] = []  #: folders whose files a process is watched opening
 _opened: list[str] = []
@@ -125,3 +126,39 @@ def test_a_live_run_takes_another_year(client: Any, folder: Path) -> None:
     assert result.n_rows == whole.n_rows
     assert result.objective == pytest.approx(whole.objective, rel=1e-9)
     run.stop()
+
+
+def test_parquet_of_any_layout_is_read_by_the_workers(client: Any, folder: Path, opened: Any, frame: Any) -> None:
+    few = frame[["Origin", "Month", "CRSDepTime"]].astype({"Month": int, "CRSDepTime": float})
+    (folder / "few").mkdir(exist_ok=True)
+    for k in range(4):
+        few.iloc[k::4].to_parquet(folder / "few" / f"{k}.parquet")
+    opened()
+    with client.as_current():
+        X, y = ps.datasets.from_files(str(folder / "few"), "CRSDepTime")
+    assert set(opened()[1]) == {str(folder / "few" / f"{k}.parquet") for k in range(4)}  # the levels of Origin
+    result = ps.fit(ps.LeastSquares(), X, y, tol=1e-10, penalty=ps.L2(1.0), client=client)
+    here, there = opened()
+    assert here == []
+    assert len(set(there)) == len(there) == 4
+    one_hot_few = pd.get_dummies(few[["Origin"]], prefix_sep="=").astype(float).assign(Month=few["Month"])
+    exact_few = reference(ps.LeastSquares(), one_hot_few, few["CRSDepTime"], ps.L2(1.0))
+    assert list(result.named()) == list(one_hot_few.columns)
+    assert exact_few.gap(result.z) <= 1e-10
+
+
+def test_the_command_line(client: Any, folder: Path, exact: Reference) -> None:
+    fit = ["fit", f"airlines:{folder}/*.csv.bz2", "--tol", "1e-10", "--scheduler", client.scheduler.address]
+    result = json_of(cli(*fit, "--json"))
+    assert (result["n_chunks"], result["n_features"]) == (3, 67)
+    assert result["objective"] == pytest.approx(float(exact.objective), rel=1e-9)
+    ps.forget("airlines", client)
+    for words, text in (
+        (["airlines:gone*.csv"], "nothing matches"),
+        (["airlines:"], "no paths"),
+        (["airlines:gone.csv", "--target", "late"], "airlines have their own target"),
+        (["airlines:gone.csv", "--offset", "late"], "airlines have no such column"),
+    ):
+        out = cli("fit", *words, "--scheduler", client.scheduler.address)
+        assert (out.returncode, "Traceback" in out.stderr) == (2, False), out.stderr
+        assert text in out.stderr

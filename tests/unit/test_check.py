@@ -168,7 +168,7 @@ SINS = {
         "allowed-failures",
     ),
     "BLAS": (facts(worker(blas=8)), "note", "takes 8 threads", "OMP_NUM_THREADS=1"),
-    "threads": (facts(worker(threads=4)), "note", "have 4 threads", "--nworkers 4 --nthreads 1"),
+    "threads": (facts(worker(threads=4)), "note", "4 threads on the worker", "--nworkers 4 --nthreads 1"),
 }
 
 
