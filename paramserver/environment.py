@@ -10,7 +10,7 @@ from typing import Any
 from paramserver._version import __version__
 from paramserver.errors import CallTimeout, EnvironmentMismatch, NoScheduler
 from paramserver.supervisor import Supervisor
-from paramserver.transport import check_tls, check_transport
+from paramserver.transport import check_tls, check_transport, remove_keys_at_exit
 
 CHECK_LIMIT = 30.0  #: seconds for every process to say what it imports
 
@@ -19,6 +19,7 @@ async def prepare(client: Any, require_tls: bool = False) -> int:
     """The same paramserver everywhere, reached as it should be, and its plug-in on the scheduler; how many threads."""
     if require_tls:
         check_tls([client.scheduler.address])  # before anything is sent
+    remove_keys_at_exit(client.cluster)
     try:
         # Not client.scheduler_info(): inside the loop it answers from a cache that knows no workers.
         threads = await asyncio.wait_for(client.scheduler.ncores(workers=None), CHECK_LIMIT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ipaddress
 import logging
 from collections.abc import Iterable
@@ -40,6 +42,24 @@ def check_tls(addresses: Iterable[str]) -> None:
                 "and workers with --tls-ca-file, --tls-cert and --tls-key (a LocalCluster with security=Security(...)) "
                 'and no other protocol, and connect with Client("tls://...", security=Security(...))'
             )
+
+
+def remove_keys_at_exit(cluster: Any) -> None:
+    """See to it that no key of a cluster of batch jobs (``SLURMCluster(security=True)``) outlives this process.
+
+    dask-jobqueue writes them to a shared directory for its jobs, and leaves their removal to the garbage collector,
+    which at the end of a process does not come.
+    """
+    for part in ("ca_file", "cert", "key"):
+        file = getattr(cluster, f"_job_{part}", None)
+        if file is not None and not hasattr(file, "_paramserver_removes"):
+            file._paramserver_removes = True
+            atexit.register(_remove, file)
+
+
+def _remove(file: Any) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _listens(dask_scheduler: Any) -> list[str]:

@@ -24,7 +24,7 @@ def pytest_configure(config: Any) -> None:
     config.addinivalue_line("markers", "logs_errors: this test makes paramserver log errors on purpose")
 
 
-ONE_CLUSTER = ("cluster", "faults", "docs")  #: rooms whose tests run one after the other: they measure time
+ONE_CLUSTER = ("batch", "cluster", "faults", "docs")  #: rooms whose tests run one after the other: they measure time
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:

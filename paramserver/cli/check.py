@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """A table of findings; 1 where a run would fail."""
     from paramserver.cluster.check import check
 
-    with client_of(args.scheduler) as client:
+    with client_of(args) as client:
         findings = check(client)
     if args.json:
         print_json(list(findings))

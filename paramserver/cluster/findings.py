@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
+from paramserver.cluster.keywords import PRELOAD, THREADS
 from paramserver.cluster.probe import Facts
+from paramserver.cluster.systems import SYSTEMS
 from paramserver.supervisor.data import RETRIES
 from paramserver.transport import exposed
 
-PRELOAD = "paramserver.cluster.preload"
-SIGNALS = {"Slurm": "--signal=B:USR1@60", "SGE": "-notify"}  #: directives by which a job is told of its end
 LOST_AFTER = 5.0  #: seconds from a worker's loss to another job in its place that nobody minds
 ALLOWED = 10  #: deaths of workers at one task that a cluster of mortal workers should bear
 WIDTH = 110
@@ -135,7 +135,7 @@ def _in_the_clear(facts: Facts) -> Iterator[Finding]:
             _by_start(
                 facts,
                 "dask worker ... --tls-ca-file ca.pem --tls-cert any.pem --tls-key any.key   # the scheduler too",
-                'SLURMCluster(..., protocol="tls://", security=True, shared_temp_directory="a shared directory")',
+                'SLURMCluster(..., security=True, shared_temp_directory="a directory that all machines see")',
                 "LocalCluster(..., security=True)   # and launch(..., require_tls=True), to be sure of it",
             ),
         )
@@ -175,16 +175,19 @@ def _walltime(facts: Facts) -> Iterator[Finding]:
         for address in _in_jobs(facts)
         if any(PRELOAD not in one[address]["preloads"] for one in (facts.workers, facts.nannies) if address in one)
     ]
-    if unwarned:
-        system = facts.workers[unwarned[0]]["job"][0]
-        lines = [f'worker_extra_args=["--preload", "{PRELOAD}", "--preload-nanny", "{PRELOAD}"]']
-        if system in SIGNALS:
-            lines.append(f'job_extra_directives=["{SIGNALS[system]}"], python="exec " + sys.executable')
-        what = (
-            f"{_workers(unwarned)} in {system} jobs would be killed at their walltime without a word, and a server "
-            f"there with them: they lack the preload {PRELOAD}"
-        )
-        yield Finding("warning", what, "\n".join(lines))
+    name = facts.workers[unwarned[0]]["job"][0] if unwarned else ""
+    if not unwarned or not SYSTEMS[name].warn:  # nobody warns its jobs
+        return
+    directives = " ".join(SYSTEMS[name].warn).format(seconds=60, minutes=1)
+    what = (
+        f"{_workers(unwarned)} in {name} jobs would be killed at their walltime without a word, and a server there "
+        f"with them: they lack the preload {PRELOAD}"
+    )
+    do = (
+        f'{SYSTEMS[name].cluster}(**paramserver.cluster.settings("{name}", cores=1, memory="4GB"))\n'
+        f"dask worker ... --preload {PRELOAD} --preload-nanny {PRELOAD}   # in a script with {directives}"
+    )
+    yield Finding("warning", what, do)
 
 
 def _scheduler_in_a_job(facts: Facts) -> Iterator[Finding]:
@@ -249,9 +252,12 @@ def _blas(facts: Facts) -> Iterator[Finding]:
             f"BLAS on {_workers(many)} takes {max(many.values())} threads: a run's own steps keep to one each whatever "
             "this says, but other work there does not, such as reading the data"
         )
-        variables = "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1"
-        lines = (f"{variables} dask worker ...", f'job_script_prologue=["export {variables}"]')
-        yield Finding("note", what, _by_start(facts, *lines, f"export {variables}   # before Python starts"))
+        lines = (
+            f"{THREADS}   # before dask worker",
+            f'job_script_prologue=["{THREADS}"]',
+            f"{THREADS}   # and begin anew",
+        )
+        yield Finding("note", what, _by_start(facts, *lines))
 
 
 def _threads(facts: Facts) -> Iterator[Finding]:

@@ -57,8 +57,8 @@ def describe(dask_worker: Any) -> dict[str, Any]:
     with contextlib.suppress(ImportError):
         ours = importlib.util.find_spec("paramserver") and importlib.import_module("paramserver._version")
     marks = {
-        "Slurm": "SLURM_JOB_ID", "PBS": "PBS_JOBID", "LSF": "LSB_JOBID", "OAR": "OAR_JOB_ID",
-        "SGE": "JOB_ID" if "SGE_ROOT" in os.environ or "SGE_TASK_ID" in os.environ else "",
+        "slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "lsf": "LSB_JOBID", "oar": "OAR_JOB_ID",
+        "sge": "JOB_ID" if "SGE_ROOT" in os.environ or "SGE_TASK_ID" in os.environ else "",
     }  # fmt: skip
     blas = 0
     with contextlib.suppress(ImportError):

@@ -20,7 +20,7 @@ PARTITION = 32 << 20  #: bytes of Parquet, uncompressed, that a partition holds 
 COMPRESSED = {".gz", ".bz2", ".xz", ".zip", ".zst"}
 
 
-def from_files(path: str, target: str, *, expand: bool = True) -> Dataset:
+def from_files(path: str | Sequence[str], target: str, *, expand: bool = True) -> Dataset:
     """Read Parquet or CSV files into features and target; the data stay where they are until computed.
 
     Workers read them, and must see them under the path that the client does; the client looks only at
@@ -29,7 +29,7 @@ def from_files(path: str, target: str, *, expand: bool = True) -> Dataset:
 
     Parameters
     ----------
-    path : str
+    path : str, or list of them
         A file, a glob, a folder of Parquet files, or a URL that fsspec knows. The suffix decides:
         ``.parquet``, ``.parq``, ``.pq``, or ``.csv``, compressed too (``.csv.gz``, one partition a file).
     target : str
@@ -53,9 +53,17 @@ def from_files(path: str, target: str, *, expand: bool = True) -> Dataset:
     return Dataset(X, y)
 
 
-def split(path: str, apart: Sequence[str], expand: bool = True) -> tuple[Any, list[Any]]:
+def split(paths: str | Sequence[str], apart: Sequence[str], expand: bool = True) -> tuple[Any, list[Any]]:
     """X, and the numeric columns that are no features: the target first, then weights and the like."""
-    frame = _read(os.fspath(path))
+    return encoded(opened(paths, apart), apart, expand)
+
+
+def opened(paths: str | Sequence[str], apart: Sequence[str]) -> dd.DataFrame:
+    """The files as they are; whatever they say of themselves is checked here, and nothing else is read."""
+    every = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    if not every:
+        raise InvalidInput("no paths: name a file or a glob, such as 'data/*.parquet'")
+    path, frame = every[0], _read_all(every)
     names = list(frame.columns)
     for name in apart:
         if name not in names:
@@ -63,17 +71,31 @@ def split(path: str, apart: Sequence[str], expand: bool = True) -> tuple[Any, li
         if not need("pandas", "dataframe").api.types.is_numeric_dtype(frame.dtypes[name]):
             what = f"the target {name!r}" if name == apart[0] else f"the column {name!r}"
             raise InvalidInput(f"{what} is {frame.dtypes[name]}: it must be numeric or bool, such as 0/1")
-    features = [name for name in names if name not in apart]
-    if not features:
+    if not set(names) - set(apart):
         raise InvalidInput(f"{path} has no column but the target {apart[0]!r}: nothing to fit with")
+    return frame
 
-    plan = make_plan(frame[features])
+
+def encoded(frame: dd.DataFrame, apart: Sequence[str], expand: bool = True) -> tuple[Any, list[Any]]:
+    """`split`'s other half, with its pass over the data."""
+    plan = make_plan(frame[[name for name in frame.columns if name not in apart]])
     plans = [make_plan(frame[[name]]) for name in apart]
     # Through Delayed: dask merges partitions of a Parquet file that is read for few of its columns,
     # and y would no longer match X. It also makes both share one reading of the file.
     whole = need("dask.dataframe", "dataframe").from_delayed(frame.to_delayed(), meta=frame._meta, verify_meta=False)
     columns = [apply(whole, one)[name] for one, name in zip(plans, apart, strict=True)]
     return apply(whole, plan, expand), columns
+
+
+def _read_all(paths: Sequence[str]) -> dd.DataFrame:
+    """One after the other; they have the same columns."""
+    frames = [_read(path) for path in paths]
+    for path, frame in zip(paths[1:], frames[1:], strict=True):
+        if list(frame.columns) != list(frames[0].columns):
+            other = sorted(set(map(str, frame.columns)) ^ set(map(str, frames[0].columns)))
+            what = f"not both have {', '.join(other)}" if other else "they are in another order"
+            raise InvalidInput(f"{path} and {paths[0]} have other columns: {what}")
+    return frames[0] if len(frames) == 1 else need("dask.dataframe", "dataframe").concat(frames)
 
 
 def _read(path: str) -> dd.DataFrame:

@@ -15,7 +15,7 @@ from distributed.deploy.adaptive import Adaptive
 
 import paramserver as ps
 from cluster.helpers import Processes, processes
-from paramserver.cluster.findings import PRELOAD
+from paramserver.cluster.keywords import PRELOAD
 from paramserver.cluster.probe import collect
 from paramserver.errors import NoScheduler
 from tests.cluster.test_cli import cli, json_of
@@ -79,11 +79,11 @@ def test_preloads_of_worker_and_nanny_are_seen(tmp_path: Any) -> None:
         try:
             address = own.wait_for(client, "n")["n"]
             facts = client.sync(collect, client)
-            assert facts.workers[address]["job"] == ("LSF", "5")
+            assert facts.workers[address]["job"] == ("lsf", "5")
             assert facts.workers[address]["threads"] == 2
             assert facts.workers[address]["preloads"] == []
             assert facts.nannies[address]["preloads"] == [str(preload)]
-            assert whats(ps.check(client), "LSF jobs", PRELOAD)
+            assert whats(ps.check(client), "lsf jobs", PRELOAD)
         finally:
             nanny.terminate()
             nanny.wait(30)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from paramserver.cluster.findings import PRELOAD, Finding, Findings, judge
+from paramserver.cluster.findings import Finding, Findings, judge
+from paramserver.cluster.keywords import PRELOAD
 from paramserver.cluster.probe import Deployed, Facts
 
 HERE = {"paramserver": "1.2", "python": "3.11.4", "distributed": "2026.8.0", "host": "login"}
@@ -22,7 +23,7 @@ def worker(**changes: Any) -> dict[str, Any]:
 
 
 def in_job(**changes: Any) -> dict[str, Any]:
-    return worker(job=("Slurm", "17"), **{"preloads": [PRELOAD], **changes})
+    return worker(job=("slurm", "17"), **{"preloads": [PRELOAD], **changes})
 
 
 def facts(*workers: dict[str, Any], scheduler: Any = None, **changes: Any) -> Facts:
@@ -45,6 +46,7 @@ def test_a_cluster_as_it_should_be_has_no_findings() -> None:
     safe = facts(in_job(), in_job(), worker(reserved=True), deployed=Deployed("jobqueue", 2, False, "ours", 2.0))
     assert judge(safe) == []
     assert judge(facts(worker(lifetime=3600.0), worker(reserved=True))) == []
+    assert judge(facts(SAFE, worker(job=("pbs", "3")))) == []  # whose jobs nobody warns, preload or not
 
 
 JOBQUEUE = Deployed("jobqueue", 2, False, "", 2.0)
@@ -124,21 +126,20 @@ SINS = {
     "no preload": (
         facts(SAFE, in_job(preloads=[])),
         "warning",
-        "tls://10.0.0.2:40001 in Slurm jobs would be killed",
+        "tls://10.0.0.2:40001 in slurm jobs would be killed",
         "--signal=B:USR1@60",
     ),
-    "no preload, SGE": (facts(SAFE, worker(job=("SGE", "3"))), "warning", "in SGE jobs", '"-notify"'),
-    "no preload, PBS": (facts(SAFE, worker(job=("PBS", "3"))), "warning", "in PBS jobs", "--preload-nanny"),
+    "no preload, SGE": (facts(SAFE, worker(job=("sge", "3"))), "warning", "in sge jobs", "with -notify"),
     "no preload in the nanny": (
         facts(SAFE, in_job(), nannies={"tls://10.0.0.2:40001": worker()}),
         "warning",
-        "in Slurm jobs",
+        "in slurm jobs",
         "--preload-nanny",
     ),
     "scheduler in a job": (
-        facts(scheduler={"job": ("Slurm", "4")}),
+        facts(scheduler={"job": ("slurm", "4")}),
         "note",
-        "the scheduler runs in Slurm job 4",
+        "the scheduler runs in slurm job 4",
         "checkpoint=",
     ),
     "all have a lifetime": (facts(worker(lifetime=60.0)), "warning", "was started with --lifetime", "--resources"),

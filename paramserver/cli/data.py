@@ -1,0 +1,65 @@
+"""The data of ``paramserver fit``: the flights, airline files, or files and the names of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+from paramserver.errors import InvalidInput
+
+BESIDE = ("sample_weight", "offset", "exposure")  #: keywords that name a column beside the target
+AIRLINES = "airlines"  #: before a colon and the path of files in the layout of the Data Expo
+COLUMNS = ("y", *BESIDE)
+
+
+def load(
+    data: Sequence[str], given: Mapping[str, Any], chunks: int, expand: bool
+) -> tuple[Callable[[], dict[str, Any]], str]:
+    """What reads these data, into keywords of `launch`, once there is a cluster; and a name for the run.
+
+    ``given`` names the columns. Mistakes that can be seen without a cluster are seen here.
+    """
+    columns = {what: given[what] for what in BESIDE if what in given}
+    kind = data[0].partition(":")[0] if data else ""
+    if list(data) == ["flights"] or kind == AIRLINES:
+        _check_own_target(kind, given, columns)
+        return (partial(_airlines, data) if kind == AIRLINES else partial(_flights, chunks, expand)), kind
+    target, what = given.get("y"), " ".join(data)
+    if target is None:
+        raise InvalidInput(f"say which column of {what} to predict: --target COL, or y: in the job file")
+    if target in columns.values():
+        raise InvalidInput(f"{target!r} is the target: it cannot be a weight, offset or exposure as well")
+    from paramserver.datasets.files import opened
+
+    frame = opened(data, [target, *columns.values()])
+    stem = "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(data[0]).stem)
+    return partial(_files, frame, target, columns, expand), stem or "fit"
+
+
+def _check_own_target(kind: str, given: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    if "y" in given:
+        raise InvalidInput(f"{kind} have their own target, arr_delay > 15: leave --target out")
+    if columns:
+        raise InvalidInput(f"{kind} have no such column: leave --{min(columns).replace('_', '-')} out")
+
+
+def _files(frame: Any, target: str, columns: Mapping[str, str], expand: bool) -> dict[str, Any]:
+    from paramserver.datasets.files import encoded
+
+    X, (y, *beside) = encoded(frame, [target, *columns.values()], expand=expand)
+    return {"X": X, "y": y, **dict(zip(columns, beside, strict=True))}
+
+
+def _flights(chunks: int, expand: bool) -> dict[str, Any]:
+    from paramserver import datasets
+
+    return datasets.flights(chunks=chunks, expand=expand)._asdict()
+
+
+def _airlines(data: Sequence[str]) -> dict[str, Any]:
+    """Always as codes: expanded, a file a year does not fit a worker."""
+    from paramserver import datasets
+
+    return datasets.airlines([path.removeprefix(f"{AIRLINES}:") for path in data])._asdict()

@@ -1,0 +1,72 @@
+"""A Dask cluster whose workers are jobs, and what is asked of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster.helpers import TESTS
+from distributed import Client
+
+import paramserver as ps
+
+from .slurm import Slurm
+
+QUICK = {"distributed.deploy.lost-worker-timeout": "2s"}  #: after which the cluster forgets the job of a lost worker
+JOBS_START = 60.0  #: seconds for jobs to start and their workers to be there
+IMPORTS = os.pathsep.join([str(TESTS), str(Path(ps.__file__).parent.parent)])  #: what a job's Python finds
+
+THREADS = "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"
+
+
+class Site(NamedTuple):
+    """A dask-jobqueue cluster on a Slurm, one worker a job."""
+
+    cluster: Any
+    client: Client
+    slurm: Slurm
+
+    def scale(self, jobs: int) -> None:
+        """So many jobs, and wait for their workers."""
+        self.cluster.scale(jobs=jobs)
+        if jobs:
+            self.client.wait_for_workers(jobs, timeout=JOBS_START)
+
+    def workers(self) -> dict[str, str]:
+        """Address → job of the workers there are."""
+        there = self.client.scheduler_info(n_workers=-1)["workers"]
+        return {address: self.job(worker["name"]) for address, worker in there.items()}
+
+    def job(self, name: str) -> str:
+        """The job of the worker of that name."""
+        return str(self.cluster.workers[name].job_id)
+
+
+def worker_options(folder: Path) -> dict[str, Any]:
+    """Of a dask-jobqueue cluster: small jobs that find the tests' helpers, their logs and scratch files in a folder."""
+    return {
+        "cores": 1,
+        "processes": 1,
+        "memory": "1GB",
+        "walltime": "00:10:00",
+        "interface": "lo",
+        "local_directory": str(folder / "scratch"),
+        "log_directory": str(folder / "logs"),
+        "python": f"exec {sys.executable}",
+        "job_script_prologue": [f"export PYTHONPATH={IMPORTS} {THREADS}"],
+        "worker_extra_args": ["--no-dashboard"],
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+        "silence_logs": "critical",
+    }
+
+
+def python_script(folder: Path, *words: Any) -> Path:
+    """A batch script that runs this Python with these words, and can be sent signals (``exec``)."""
+    script = folder / f"{time.monotonic_ns()}.sh"
+    line = shlex.join(["exec", sys.executable, *map(str, words)])
+    script.write_text(f"#!/usr/bin/env bash\nexport PYTHONPATH={IMPORTS} {THREADS}\n{line}\n")
+    return script
