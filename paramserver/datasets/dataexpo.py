@@ -103,7 +103,7 @@ def _absolute(paths: Any) -> list[str]:
     """Where the client means them to be, for workers in other directories."""
     single = isinstance(paths, (str, os.PathLike))
     texts = [os.fspath(path) for path in ([paths] if single else paths)]
-    if not texts:
+    if not all(texts) or not texts:
         raise InvalidInput("no paths: name a file or a glob, such as 'data/*.csv.bz2'")
     return [text if "://" in text else os.path.abspath(os.path.expanduser(text)) for text in texts]
 
