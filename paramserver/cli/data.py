@@ -22,10 +22,10 @@ def load(
     ``given`` names the columns. Mistakes that can be seen without a cluster are seen here.
     """
     columns = {what: given[what] for what in BESIDE if what in given}
-    kind = data[0].partition(":")[0] if data else ""
-    if list(data) == ["flights"] or kind == AIRLINES:
-        _check_own_target(kind, given, columns)
-        return (partial(_airlines, data) if kind == AIRLINES else partial(_flights, chunks, expand)), kind
+    name = name_of(data)
+    if list(data) == ["flights"] or _are_airlines(data):
+        _check_own_target(name, given, columns)
+        return (partial(_airlines, data) if _are_airlines(data) else partial(_flights, chunks, expand)), name
     target, what = given.get("y"), " ".join(data)
     if target is None:
         raise InvalidInput(f"say which column of {what} to predict: --target COL, or y: in the job file")
@@ -34,15 +34,24 @@ def load(
     from paramserver.datasets.files import opened
 
     frame = opened(data, [target, *columns.values()])
-    stem = "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(data[0]).stem)
-    return partial(_files, frame, target, columns, expand), stem or "fit"
+    return partial(_files, frame, target, columns, expand), name
 
 
-def _check_own_target(kind: str, given: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+def name_of(data: Sequence[str]) -> str:
+    """What a run of these data is called, where its user does not say."""
+    stem = AIRLINES if _are_airlines(data) else PurePath(next(iter(data), "")).stem
+    return "".join(c if c.isalnum() or c in "-_" else "" for c in stem) or "fit"
+
+
+def _are_airlines(data: Sequence[str]) -> bool:
+    return any(path.startswith(f"{AIRLINES}:") for path in data)
+
+
+def _check_own_target(what: str, given: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
     if "y" in given:
-        raise InvalidInput(f"{kind} have their own target, arr_delay > 15: leave --target out")
+        raise InvalidInput(f"{what} have their own target, arr_delay > 15: leave --target out")
     if columns:
-        raise InvalidInput(f"{kind} have no such column: leave --{min(columns).replace('_', '-')} out")
+        raise InvalidInput(f"{what} have no such column: leave --{min(columns).replace('_', '-')} out")
 
 
 def _files(frame: Any, target: str, columns: Mapping[str, str], expand: bool) -> dict[str, Any]:
