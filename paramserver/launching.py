@@ -186,7 +186,7 @@ def start(
         return _launch_async(client, make, runners_per_worker, require_tls, epoch, began)  # type: ignore[return-value]
     threads, checked = client.sync(prepare, client, require_tls), time.monotonic() - began
     summary = client.sync(_claim, client, *make(threads), runners_per_worker, epoch, began, checked)
-    _say_if_bound(client)
+    _own_cluster(client)
     return Run(name, client, summary, began)
 
 
@@ -195,7 +195,9 @@ async def _launch_async(
 ) -> Run:
     threads, checked = await prepare(client, require_tls), time.monotonic() - began
     spec, data = make(threads)
-    return Run(spec.name, client, await _claim(client, spec, data, runners_per_worker, epoch, began, checked), began)
+    summary = await _claim(client, spec, data, runners_per_worker, epoch, began, checked)
+    _own_cluster(client)
+    return Run(spec.name, client, summary, began)
 
 
 def resume(
@@ -357,10 +359,15 @@ def _check_sizes(problem: Problem, given: chunking.Given, penalty: Penalty, z0: 
         check_z0(z0, p)
 
 
-def _say_if_bound(client: Any) -> None:
-    """A cluster made by this process ends with it, and every run on it: say so, once."""
+def _own_cluster(client: Any) -> None:
+    """A cluster made by this process ends with it, and every run on it: say so, once. Its jobs come back until then."""
+    from paramserver.cluster.replacing import replace_lost
+
     cluster = getattr(client, "cluster", None)
-    if cluster is not None and not getattr(client, "_paramserver_said", False):
+    if cluster is None:
+        return
+    replace_lost(cluster)
+    if not getattr(client, "_paramserver_said", False):
         client._paramserver_said = True
         kind = type(cluster).__name__
         logger.info("the run needs this process: it made the %s, whose scheduler or workers end with it", kind)

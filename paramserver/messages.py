@@ -108,6 +108,7 @@ class Request(NamedTuple):
     roster: int = 0  #: the last that it heard of
     looking: float = 0.0  #: seconds it took to see which chunks are at hand, their small parts waited for
     copied: tuple[int, float] = (0, 0.0)  #: chunks copied to its worker so far, and the seconds of it
+    leaving: bool = False  #: its worker is about to end: it wants no more work
 
 
 def worker_of(runner: str) -> str:

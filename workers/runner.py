@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from typing import Any
+from weakref import WeakSet
 
 import cloudpickle
 from distributed import get_worker, secede
@@ -35,6 +36,8 @@ AGAIN = 0.1  #: seconds between attempts
 ALIVE = (WorkerStatus.running, WorkerStatus.paused, WorkerStatus.init)
 BATCH = 16 << 20  #: bytes of pushes sent again at once
 
+_leaving: WeakSet[Any] = WeakSet()  #: workers of this process that are about to end
+
 
 def run(handle: Handle, number: int) -> str:
     """The task: returns why it ended."""
@@ -47,6 +50,13 @@ def run(handle: Handle, number: int) -> str:
         return f"server lost: {error}"  # the supervisor starts another runner, for the server that takes over
     with ChunkCache.shared(worker, handle.run_id, problem, keys, roster) as cache:
         return runner.loop(problem, rule, cache)
+
+
+def leave(worker: Any) -> bool:
+    """A worker is about to end: its runners finish what they are at, push it, and end. False where they know."""
+    known = worker in _leaving
+    _leaving.add(worker)
+    return not known
 
 
 class Runner:
@@ -130,7 +140,10 @@ class Runner:
         news = held if held != self.told else None
         have = None if self.have is None else self.have[0]
         handle = self.handle
-        request = Request(handle.run_id, handle.epoch, self.name, push, have, news, cache.roster, looking, cache.copied)
+        request = Request(
+            handle.run_id, handle.epoch, self.name, push, have, news, cache.roster, looking, cache.copied,
+            self.worker in _leaving,
+        )  # fmt: skip
         reply: Reply = self.call("exchange", request)
         self.told = held
         return reply

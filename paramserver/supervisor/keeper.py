@@ -23,8 +23,8 @@ from paramserver.errors import (
 )
 from paramserver.supervisor.crew import Crew
 from paramserver.supervisor.data import KEYS_LIMIT, Holder
+from paramserver.supervisor.moving import Moving
 from paramserver.supervisor.record import RunRecord
-from paramserver.supervisor.servers import Servers
 
 logger = logging.getLogger("paramserver")
 
@@ -33,7 +33,7 @@ MISSES = 3  #: pings in a row without an answer before another server takes over
 DISMISS = 2.0  #: seconds that runners get to hear of the end before their tasks are released
 
 
-class Keeper(Servers):
+class Keeper(Moving):
     """What the plug-in does for a run. ``on_end`` hears of every run that is over."""
 
     def __init__(self, scheduler: Any, on_end: Callable[[RunRecord], None]) -> None:

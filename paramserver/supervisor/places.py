@@ -18,11 +18,17 @@ class Places:
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
+        self.leaving: set[str] = set()  #: addresses of workers that are about to end
         self._mortal: dict[str, bool] = {}  #: address → whether it was started with a lifetime
 
-    def _here(self) -> list[str]:
-        workers = self.scheduler.workers.items()
-        return [address for address, ws in workers if ws.status.name in ("running", "paused")]
+    def here(self) -> list[str]:
+        """Workers that stay, for all that is known."""
+        there = ((address, ws.status.name) for address, ws in self.scheduler.workers.items())
+        return [address for address, status in there if status in ("running", "paused") and address not in self.leaving]
+
+    def ending(self) -> bool:
+        """Whether every worker that there is is about to end."""
+        return bool(self.leaving) and self.leaving.issuperset(self.scheduler.workers)
 
     def reserved(self) -> list[str]:
         """Workers that are there for servers."""
@@ -31,7 +37,7 @@ class Places:
     def runners(self, record: RunRecord) -> list[str]:
         """Workers that should run the run's steps."""
         assert record.handle is not None
-        everyone = self._here()
+        everyone = self.here()
         apart = set(self.reserved())
         if len(everyone) > SHARED_UP_TO:
             apart.add(record.handle.address)
@@ -39,14 +45,15 @@ class Places:
 
     async def server(self, record: RunRecord, client: Client) -> dict[str, Any]:
         """Options of `Client.submit`: a reserved worker, else one that lives long, else whichever there is."""
-        here = [address for address in self._here() if address not in record.avoid]
+        here = [address for address in self.here() if address not in record.avoid]
         if record.prefer in here:
             return {"workers": [record.prefer], "allow_other_workers": True}
-        if self.reserved():
-            return {"resources": {"paramserver": 1}}
+        reserved = [address for address in self.reserved() if address in here]
+        if reserved:
+            return {"resources": {"paramserver": 1}, "workers": reserved}
         await self._ask(client, here)
         steady = [address for address in here if not self._mortal.get(address)] or here
-        if not steady or len(steady) == len(self._here()):
+        if not steady or len(steady) == len(self.scheduler.workers):
             return {}
         return {"workers": steady, "allow_other_workers": True}
 

@@ -69,7 +69,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             "claim": self.claim, "find": self.find, "list": self.listing, "wait": self.wait,
             "stop": self.stop, "forget": self.forget, "ended": self.ended, "resumed": self.resumed,
             "add": self.add, "where": self.where, "keep": self.keep, "saved": self.saved, "move": self.move,
-            "needs": self.needs,
+            "needs": self.needs, "leave": self.leave,
         }  # fmt: skip
         try:
             return {"status": "OK", "result": await calls[do](**arguments)}
@@ -202,6 +202,10 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         """Move a run's server to another worker: its new address."""
         return await self.keeper.move(self._find(name), worker)
 
+    async def leave(self, address: str, seconds: float) -> bool:
+        """A worker is about to end: returns once nothing of any run is there, or after so many seconds."""
+        return await self.keeper.leave(list(self.runs.values()), address, seconds)
+
     async def add(
         self, name: str, run_id: str, keys: bytes, columns: int | None, names: tuple[str, ...] | None
     ) -> list[int]:
@@ -260,7 +264,8 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
                 self.keeper.spawn(self.keeper.start_runners(record))
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
-        """A worker left: its leases end, and the run with it if it held the server."""
+        """A worker left: its leases end, and another server takes over if it held the run's."""
+        self.keeper.places.leaving.discard(worker)
         for record in list(self.runs.values()):
             for known in (record.runners, record.started, record.failures):
                 known.pop(worker, None)
@@ -287,7 +292,13 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
         return {address for record in self.runs.values() if record.live for address in self.keeper.homes(record)}
 
     async def needs(self) -> dict[str, Any]:
-        """For who scales the cluster: how many runs are live, and the names of the workers that have their servers."""
-        workers = self.keeper.scheduler.workers
+        """For who scales the cluster.
+
+        live: how many runs are; runners: how many could be of use to them; servers: the names of the workers that
+        have their servers; threads: of a worker, on average (0 without any).
+        """
+        workers, live = self.keeper.scheduler.workers, [record for record in self.runs.values() if record.live]
         names = [workers[address].name for address in sorted(self._homes()) if address in workers]
-        return {"live": sum(record.live for record in self.runs.values()), "servers": names}
+        threads = sum(ws.nthreads for ws in workers.values()) / max(len(workers), 1)
+        runners = sum(len(record.keys) for record in live if record.state != "converged")
+        return {"live": len(live), "runners": runners, "servers": names, "threads": threads}

@@ -38,6 +38,7 @@ class RunRecord:
     stopping: bool | None = None  #: a user stopped it, to be verified or not: also the next server must know
     avoid: set[str] = field(default_factory=set)  #: addresses that the next server is not to have, if it can be
     prefer: str = ""  #: the address that it is to have
+    moving: bool = False  #: its server is being moved, or its state taken in here
     turn: int = 0  #: the server's last change that was heard of
     created: float = field(default_factory=time.time)
     ended: float = 0.0

@@ -8,16 +8,15 @@ import copy
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from distributed import Client, Future
 
-from paramserver.errors import CallTimeout, InvalidInput, ParamServerError, ServerGone, ServerLost, StepFailed
+from paramserver.errors import ParamServerError, ServerGone, ServerLost, StepFailed
 from paramserver.server.actor import Server
 from paramserver.server.handle import Handle
 from paramserver.server.takeover import FETCH_LIMIT
-from paramserver.supervisor.data import KEYS_LIMIT
 from paramserver.supervisor.places import Places
 from paramserver.supervisor.record import RunRecord
 
@@ -86,7 +85,7 @@ class Servers(ABC):
             await self._begin(record)
         except _Displaced:
             if record.live and record.epoch == epoch:
-                self._next_epoch(record, record.why)
+                self.next_epoch(record, record.why)
         except Exception as error:
             if record.live and record.epoch == epoch:
                 await self._not_served(record, error)
@@ -94,6 +93,8 @@ class Servers(ABC):
     async def _create(self, record: RunRecord, epoch: int) -> Handle:
         client = await self.client()
         key = f"paramserver-server-{record.run_id}-{epoch}"
+        while self._nowhere(record) and record.epoch == epoch and record.live:
+            await asyncio.sleep(0.05)
         where = await self.places.server(record, client)
         if record.epoch != epoch or not record.live:
             raise ServerGone("the run ended meanwhile")  # and nobody would release what is submitted now
@@ -161,9 +162,10 @@ class Servers(ABC):
         logger.warning("paramserver: %s; another takes over", text)
         if isinstance(record.source, Handle):  # it was lost before it was asked for its state
             record.source = record.anchor
-        self._next_epoch(record, text)
+        self.next_epoch(record, text)
 
-    def _next_epoch(self, record: RunRecord, why: str) -> None:
+    def next_epoch(self, record: RunRecord, why: str) -> None:
+        """Whatever server there is is stale from now on; another is made, as soon as there is a worker for it."""
         record.epoch, record.turn, record.why = record.epoch + 1, 0, why
         record.handle, actor = None, record.actor
         if actor is not None:
@@ -178,31 +180,6 @@ class Servers(ABC):
             there.update(worker.address for worker in (task.processing_on, *(task.who_has or ())) if worker is not None)
         return there
 
-    async def move(self, record: RunRecord, worker: str | None) -> str:
-        """Drain the server, and let another on another worker take over all it has: its address."""
-        old, actor = record.handle, record.actor
-        if old is None or not record.live:
-            raise InvalidInput(f"run {record.name!r} has no server to move: it is {record.state}")
-        others = [address for address in self.scheduler.workers if address != old.address]
-        target = next((a for a in others if worker in (a, self.scheduler.workers[a].name)), "")
-        if not others or (worker is not None and not target):
-            there = ", ".join(f"{self.scheduler.workers[a].name}" for a in others) or "none"
-            raise InvalidInput(f"the server cannot be moved to {worker or 'another worker'}: other workers are {there}")
-        await self.ask(record, "drain", timeout=30.0)
-        record.avoid.add(old.address)
-        record.prefer, record.source, record.actor = target, old, None
-        self._next_epoch(record, "")
-        limit = time.monotonic() + KEYS_LIMIT
-        while record.live and record.handle is None and time.monotonic() < limit:
-            await asyncio.sleep(0.01)
-        if actor is not None:
-            actor.release()  # its state was fetched
-        record.avoid.discard(old.address)
-        record.prefer = ""
-        if record.handle is None:
-            raise CallTimeout(f"run {record.name!r} has no server yet, {KEYS_LIMIT:g} s after it was drained")
-        return record.handle.address
-
     def keep(self, record: RunRecord, epoch: int, number: int, taken: int, blob: bytes | None, state: bytes) -> bool:
         """Take a server's anchor, and that it took so many pushes; False where another has the run by now."""
         if epoch != record.epoch or not record.live:
@@ -213,10 +190,21 @@ class Servers(ABC):
             record.blob = record.blob if blob is None else blob
         return True
 
+    def _nowhere(self, record: RunRecord) -> bool:
+        """Whether Dask could put a server only on workers that are about to end, and no runner has a push for it."""
+        return self.places.ending() and not self.at_work(record, self.places.leaving)
+
+    def at_work(self, record: RunRecord, addresses: Iterable[str]) -> bool:
+        """Whether runners there have not ended yet."""
+        runners = (future for address in addresses for future in record.runners.get(address, ()))
+        return any(not future.done() for future in runners)
+
     def waits_for(self, record: RunRecord) -> str:
         """Why a run has no server yet, in words."""
         if not record.held:
             return "for its data's graph to reach the scheduler"
+        if self.places.ending():
+            return "for a worker: those there are about to end"
         return "for its server to start" if self.scheduler.workers else "for a worker: there are none"
 
     async def tell(self, record: RunRecord, method: str, *args: Any, timeout: float = 5.0) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster.helpers import Endless, until
+from cluster.helpers import Endless, Slow, until
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 from distributed.deploy import Adaptive as Plain
 from distributed.deploy.spec import ProcessInterface
@@ -145,3 +145,14 @@ def test_a_server_s_job_is_spared(tmp_path: Any) -> None:
         assert set(victims) < set(workers(client))
         run.stop()
         ps.forget("job", client)
+
+
+def test_it_grows_while_chunks_wait_and_shrinks_after(local: tuple[Any, Any]) -> None:
+    """To Dask the runners are a few long tasks: it would leave it at one."""
+    cluster, client = local
+    cluster.adapt(minimum=0, maximum=3, Adaptive=ps.cluster.Adaptive, **QUICK)
+    run = launch(client, Slow(delay=0.3), name="grows")
+    until(lambda: len(workers(client)) == 3)
+    check(run)
+    until(lambda: not workers(client))
+    ps.forget("grows", client)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from paramserver.datasets import Dataset, Encoded, encode, flights, from_files
+from paramserver.datasets import files as files_module
 from paramserver.errors import InvalidInput
 from paramserver.workers.design import Table
 
@@ -427,6 +428,21 @@ def test_from_files_keeps_partitions_aligned_where_dask_would_merge_them(tmp_pat
     assert len(X.to_delayed()) == len(y.to_delayed()) == 9
     for features, target in zip(*dask.compute(X.to_delayed(), y.to_delayed()), strict=True):
         assert (features["c0"] == target).all()
+
+
+def test_from_files_cuts_parquet_between_row_groups(tmp_path, monkeypatch):
+    """One file, and as many partitions as it has bytes for; small row groups are read together."""
+    frame = pd.DataFrame({"a": np.arange(1000.0), "b": np.arange(1000.0) % 7, "label": np.arange(1000) % 2})
+    frame.to_parquet(tmp_path / "one.parquet", row_group_size=100)
+    monkeypatch.setattr(files_module, "PARTITION", 4_000)
+    X, y = from_files(str(tmp_path / "one.parquet"), "label")
+    lengths = [len(part) for part in dask.compute(*X.to_delayed())]
+    assert lengths == [len(part) for part in dask.compute(*y.to_delayed())]
+    assert 2 < len(lengths) < 10
+    assert all(length % 100 == 0 for length in lengths)
+    assert X["a"].compute().tolist() == frame["a"].tolist()
+    monkeypatch.undo()
+    assert from_files(str(tmp_path / "one.parquet"), "label").X.npartitions == 1
 
 
 def test_from_files_takes_whole_numbers_that_become_fractions_below(tmp_path):
