@@ -7,6 +7,8 @@ ParamServerError
 ├── NameTaken                     a run of that name is already running
 ├── NoScheduler                   nothing answers at the scheduler's address
 ├── EnvironmentMismatch           a host lacks paramserver or has another one
+├── JobRefused                    the batch system takes no job
+├── NoWorkers (TimeoutError)      no worker of the cluster came
 ├── CallTimeout (TimeoutError)    an answer did not come within its limit
 ├── ServerGone                    the run's server cannot be reached any more
 ├── CheckpointError               a checkpoint cannot be used
@@ -48,6 +50,14 @@ class NoScheduler(ParamServerError, ConnectionError):
 
 class EnvironmentMismatch(ParamServerError):
     """A host cannot import paramserver, or imports another version."""
+
+
+class JobRefused(ParamServerError):
+    """The batch system does not take a job; the message is its own."""
+
+
+class NoWorkers(ParamServerError, TimeoutError):
+    """No worker of the cluster came within the limit, or all its jobs ended before."""
 
 
 class CallTimeout(ParamServerError, TimeoutError):

@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (fit, params, status, watch, stop, listing):
         command.add(commands)
     args = parser.parse_args(argv)
+    args.words = sys.argv[1:] if argv is None else argv
     try:
         return int(args.run(args))
     except InvalidInput as error:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import math
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,23 +18,39 @@ from paramserver.errors import InvalidInput, NoScheduler
 REACH = 5.0  #: seconds to reach a scheduler
 
 
+def add_scheduler(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Where a scheduler is."""
+    where = parser.add_mutually_exclusive_group(required=required)
+    where.add_argument("--scheduler", metavar="ADDR", help="the scheduler's address, tcp://host:port")
+    where.add_argument("--scheduler-file", metavar="FILE", help="a file that says it, as 'dask scheduler' writes it")
+
+
 def add_query(parser: argparse.ArgumentParser, named: bool = True) -> None:
     """The options of every command that looks at a run."""
-    parser.add_argument("--scheduler", required=True, metavar="ADDR", help="the scheduler's address, tcp://host:port")
+    add_scheduler(parser, required=True)
     if named:
         parser.add_argument("--name", help="the run's name (default: the only run there is)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def of_scheduler(args: argparse.Namespace) -> str:
+    """The same option again, for another command."""
+    return (
+        f"--scheduler-file {shlex.quote(args.scheduler_file)}"
+        if args.scheduler_file
+        else f"--scheduler {args.scheduler}"
+    )
+
+
 @contextlib.contextmanager
-def client_of(address: str) -> Iterator[Any]:
-    """A client of the scheduler at that address, within 5 seconds or not at all."""
+def client_of(args: argparse.Namespace) -> Iterator[Any]:
+    """A client of the scheduler that ``args`` say, within 5 seconds or not at all."""
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a failed dial is our own message to give
-    _check_certificate(address)
+    address, security = _scheduler(args)
     try:
-        client = Client(address, timeout=REACH, set_as_default=False)
+        client = Client(address, timeout=REACH, set_as_default=False, security=security)
     except (OSError, ValueError, RuntimeError) as error:  # TimeoutError is an OSError; Runtime: Dask wants encryption
         raise NoScheduler(f"no scheduler answers at {address} within {REACH:g} s ({error})") from None
     try:
@@ -42,16 +59,25 @@ def client_of(address: str) -> Iterator[Any]:
         client.close()
 
 
-def _check_certificate(address: str) -> None:
-    """A client that has none to show ends in a traceback, and is closed for ten seconds."""
+def _scheduler(args: argparse.Namespace) -> tuple[str, Any]:
+    """Its address, and what it takes to be let in: Dask's configuration says it, else a scheduler file may."""
     from distributed.security import Security
 
-    if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
-        raise InvalidInput(
-            f"{address} needs a certificate, and Dask's configuration names none: set "
-            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
-            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to PEM files, or distributed.comm.tls in a Dask config file"
-        )
+    address, tls = args.scheduler, None
+    if args.scheduler_file:
+        from paramserver.cluster import schedulerfile
+
+        address, tls = schedulerfile.read(args.scheduler_file)
+    if not address.startswith("tls://") or Security().get_connection_args("client").get("ssl_context") is not None:
+        return address, None
+    if tls is not None:
+        return address, tls.security()
+    # A client that has none to show ends in a traceback, and is closed for ten seconds
+    raise InvalidInput(
+        f"{address} needs a certificate, and Dask's configuration names none: set "
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to PEM files, or distributed.comm.tls in a Dask config file"
+    )
 
 
 def plain(value: Any) -> Any:

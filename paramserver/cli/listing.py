@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """One line a run."""
     from paramserver.launching import list_runs
 
-    with client_of(args.scheduler) as client:
+    with client_of(args) as client:
         runs = list_runs(client)
     if args.json:
         print_json(runs)

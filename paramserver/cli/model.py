@@ -1,4 +1,4 @@
-"""The options of ``paramserver fit`` that say what is fitted: problem and penalty."""
+"""The options of ``paramserver fit`` that say what is fitted: problem, penalty and rule."""
 
 from __future__ import annotations
 
@@ -6,62 +6,59 @@ import argparse
 from typing import Any
 
 from paramserver.errors import InvalidInput
+from paramserver.plugins import PROBLEMS, Named, make
 
-#: --problem → (class, the settings it takes from the command line)
-PROBLEMS = {
-    "gamma": ("Gamma", ()),
-    "huber": ("Huber", ("delta",)),
-    "least_squares": ("LeastSquares", ()),
-    "logistic": ("Logistic", ()),
-    "multinomial": ("Multinomial", ()),
-    "poisson": ("Poisson", ()),
-    "quantile": ("Quantile", ("quantile", "smoothing")),
-    "squared_hinge": ("SquaredHinge", ()),
-    "tweedie": ("Tweedie", ("power",)),
-}
+#: option → (the problem that takes it, what it is)
 SETTINGS = {
-    "delta": "of huber, in units of y (default 1.35)",
-    "power": "of tweedie, 1 to 2 (default 1.5)",
-    "quantile": "of quantile, 0 to 1 (default 0.5)",
-    "smoothing": "of quantile, in units of y; needed",
+    "delta": ("huber", "in units of y (default 1.35)"),
+    "power": ("tweedie", "1 to 2 (default 1.5)"),
+    "quantile": ("quantile", "0 to 1 (default 0.5)"),
+    "smoothing": ("quantile", "in units of y; needed"),
 }
 PENALTIES = ("l1", "l2", "elasticnet", "nonnegative", "none")
+LOGISTIC, L2, AUTO = Named("logistic", {}), Named("l2", {}), Named("auto", {})
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The options."""
-    parser.add_argument("--problem", choices=tuple(PROBLEMS), default="logistic")
-    for name, what in SETTINGS.items():
-        parser.add_argument(f"--{name}", type=float, help=what)
+    """The options; what is not given is None, and the job file's or the default."""
+    parser.add_argument("--problem", choices=tuple(PROBLEMS), help="(default logistic)")
+    for name, (problem, what) in SETTINGS.items():
+        parser.add_argument(f"--{name}", type=float, help=f"of {problem}, {what}")
     parser.add_argument("--no-intercept", action="store_true", help="fit no intercept")
     parser.add_argument("--standardize", action="store_true", help="penalise columns over their standard deviation")
-    parser.add_argument("--penalty", choices=PENALTIES, default="l2")
-    parser.add_argument("--alpha", type=float, default=1.0, help="strength against the sum of losses (default 1.0)")
-    parser.add_argument("--l1-ratio", type=float, default=0.5, help="for elasticnet (default 0.5)")
+    parser.add_argument("--penalty", choices=PENALTIES, help="(default l2)")
+    parser.add_argument("--alpha", type=float, help="strength against the sum of losses (default 1.0)")
+    parser.add_argument("--l1-ratio", type=float, help="for elasticnet (default 0.5)")
+    parser.add_argument("--consensus", metavar="NAME", help="the rule: auto (default), newton, active, lbfgs, admm")
 
 
-def problem(args: argparse.Namespace) -> Any:
-    """The problem that the options describe."""
-    import paramserver as ps
-
-    name, takes = PROBLEMS[args.problem]
+def problem(args: argparse.Namespace, file: Named = LOGISTIC) -> Any:
+    """The problem that the options make of the job file's."""
     given = {setting: getattr(args, setting) for setting in SETTINGS if getattr(args, setting) is not None}
+    name = args.problem or file.name
     for setting in given:
-        if setting not in takes:
-            raise InvalidInput(f"--{setting} is {SETTINGS[setting]}: --problem {args.problem} does not take it")
-    if "smoothing" in takes and "smoothing" not in given:
+        if SETTINGS[setting][0] != name:
+            raise InvalidInput(f"--{setting} is of {SETTINGS[setting][0]}: --problem {name} does not take it")
+    if args.no_intercept:
+        given["fit_intercept"] = False
+    if args.standardize:
+        given["standardize"] = True
+    named = file.but(args.problem, given)
+    if named.name == "quantile" and "smoothing" not in named.settings:
         raise InvalidInput("--problem quantile needs --smoothing, in units of y: a tenth of the residuals' spread, say")
-    return getattr(ps, name)(**given, fit_intercept=not args.no_intercept, standardize=args.standardize)
+    return make("problem", named)
 
 
-def penalty(args: argparse.Namespace) -> Any:
-    """The penalty that the options describe."""
-    import paramserver as ps
+def penalty(args: argparse.Namespace, file: Named = L2) -> Any:
+    """The penalty that the options make of the job file's; --alpha and --l1-ratio count where it has them."""
+    named = file.but(args.penalty, {})
+    if named.name != "none" and args.alpha is not None:
+        named = named.but(None, {"alpha": args.alpha})
+    if named.name == "elasticnet" and args.l1_ratio is not None:
+        named = named.but(None, {"l1_ratio": args.l1_ratio})
+    return make("penalty", named)
 
-    if args.penalty == "none":
-        return ps.NoPenalty()
-    if args.penalty == "nonnegative":
-        return ps.NonNegative()
-    if args.penalty == "elasticnet":
-        return ps.ElasticNet(args.alpha, args.l1_ratio)
-    return ps.L1(args.alpha) if args.penalty == "l1" else ps.L2(args.alpha)
+
+def consensus(args: argparse.Namespace, file: Named = AUTO) -> Any:
+    """The rule that the options make of the job file's."""
+    return make("consensus", file.but(args.consensus, {}))

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Read one version and print or write it."""
     from paramserver.launching import connect
 
-    with client_of(args.scheduler) as client:
+    with client_of(args) as client:
         params = connect(args.name, client).params()
     if args.output:
         with open(args.output, "wb") as file:  # np.save on a name would append .npy

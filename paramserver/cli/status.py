@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """Read the status once and print it."""
     from paramserver.launching import connect
 
-    with client_of(args.scheduler) as client:
+    with client_of(args) as client:
         status = connect(args.name, client).status()
     if args.json:
         print_json(status.as_dict())

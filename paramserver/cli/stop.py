@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Stop and report."""
     from paramserver.launching import connect
 
-    with client_of(args.scheduler) as client:
+    with client_of(args) as client:
         result = connect(args.name, client).stop(verify=args.verify)
     if args.json:
         print_json(result_dict(result))

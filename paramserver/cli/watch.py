@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Follow the run."""
     from paramserver.launching import connect
 
-    with client_of(args.scheduler) as client:
+    with client_of(args) as client:
         previous = None
         for status in connect(args.name, client).watch(args.every):
             if args.json:

@@ -1,15 +1,17 @@
-"""Dask clusters that suit runs: `Adaptive`, for those that scale by demand; `SLURMRunner`, inside one allocation."""
+"""Dask clusters that suit runs: `settings` for dask-jobqueue's, `Adaptive` for those that scale by demand;
+`SLURMRunner`, inside one allocation."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from paramserver.cluster.adaptive import Adaptive
+from paramserver.cluster.keywords import settings
 
 if TYPE_CHECKING:
     from paramserver.cluster.allocation import SLURMRunner
 
-__all__ = ["Adaptive", "SLURMRunner"]
+__all__ = ["Adaptive", "SLURMRunner", "settings"]
 
 
 def __getattr__(name: str) -> Any:

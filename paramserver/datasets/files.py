@@ -18,12 +18,12 @@ PARQUET = {".parquet", ".parq", ".pq"}
 COMPRESSED = {".gz", ".bz2", ".xz", ".zip", ".zst"}
 
 
-def from_files(path: str, target: str, *, expand: bool = True) -> Dataset:
+def from_files(path: str | Sequence[str], target: str, *, expand: bool = True) -> Dataset:
     """Read Parquet or CSV files into features and target; the data stay where they are until computed.
 
     Parameters
     ----------
-    path : str
+    path : str, or list of them
         A file, a glob, a folder of Parquet files, or a URL that fsspec knows. The suffix decides:
         ``.parquet``, ``.parq``, ``.pq``, or ``.csv``, compressed too (``.csv.gz``, one partition a file).
     target : str
@@ -47,9 +47,10 @@ def from_files(path: str, target: str, *, expand: bool = True) -> Dataset:
     return Dataset(X, y)
 
 
-def split(path: str, apart: Sequence[str], expand: bool = True) -> tuple[Any, list[Any]]:
+def split(paths: str | Sequence[str], apart: Sequence[str], expand: bool = True) -> tuple[Any, list[Any]]:
     """X, and the numeric columns that are no features: the target first, then weights and the like."""
-    frame = _read(os.fspath(path))
+    path, *more = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    frame = _read_all([os.fspath(path), *more])
     names = list(frame.columns)
     for name in apart:
         if name not in names:
@@ -68,6 +69,17 @@ def split(path: str, apart: Sequence[str], expand: bool = True) -> tuple[Any, li
     whole = need("dask.dataframe", "dataframe").from_delayed(frame.to_delayed(), meta=frame._meta, verify_meta=False)
     columns = [apply(whole, one)[name] for one, name in zip(plans, apart, strict=True)]
     return apply(whole, plan, expand), columns
+
+
+def _read_all(paths: Sequence[str]) -> dd.DataFrame:
+    """One after the other; they have the same columns."""
+    frames = [_read(path) for path in paths]
+    for path, frame in zip(paths[1:], frames[1:], strict=True):
+        if list(frame.columns) != list(frames[0].columns):
+            other = sorted(set(map(str, frame.columns)) ^ set(map(str, frames[0].columns)))
+            what = f"not both have {', '.join(other)}" if other else "they are in another order"
+            raise InvalidInput(f"{path} and {paths[0]} have other columns: {what}")
+    return frames[0] if len(frames) == 1 else need("dask.dataframe", "dataframe").concat(frames)
 
 
 def _read(path: str) -> dd.DataFrame:

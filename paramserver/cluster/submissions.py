@@ -1,0 +1,56 @@
+"""What becomes of jobs when they are submitted, which dask-jobqueue logs and forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed.core import Status
+
+RETRY = 30.0  #: seconds until a job that was refused is submitted again
+
+
+@dataclass
+class Submissions:
+    """Of one cluster."""
+
+    accepted: list[str] = field(default_factory=list)  #: the jobs' ids
+    refused: list[str] = field(default_factory=list)  #: what the batch system said
+
+
+def recorded(kind: Any, submissions: Submissions) -> Any:
+    """A class of jobs as dask-jobqueue has it, which writes down what was accepted and what was refused."""
+
+    class Recorded(kind):  # type: ignore[misc]
+        # In a session of its own: a Ctrl-C in the terminal is not for the commands that submit and cancel
+        _call = staticmethod(functools.partial(kind._call, start_new_session=True))
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except (OSError, RuntimeError, ValueError) as error:
+                submissions.refused.append(_said(error))
+                # An error here would stop the other jobs; a cluster that has forgotten this one tries it again
+                self.status = Status.running
+                asyncio.get_running_loop().call_later(RETRY, self._forget)
+            else:
+                submissions.accepted.append(self.job_id)
+
+        def _forget(self) -> None:
+            cluster = self._cluster()
+            if cluster is not None and cluster.workers.get(self.name) is self:
+                del cluster.workers[self.name]
+
+        async def close(self) -> None:
+            await super().close()
+            self.status = Status.closed
+
+    return Recorded
+
+
+def _said(error: Exception) -> str:
+    """The batch system's words, in one line."""
+    _, _, stderr = str(error).partition("stderr:\n")
+    return "; ".join(line.strip() for line in (stderr or str(error)).splitlines() if line.strip())
