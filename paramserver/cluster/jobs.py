@@ -86,7 +86,10 @@ def started(request: Request, say: Callable[[str], None]) -> Iterator[Started]:
                 schedulerfile.save(file, cluster.scheduler_address, tls)
             yield Started(cluster, file)
         finally:
-            with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP), _quiet("paramserver"):
+            with (
+                _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+                _quiet("paramserver", "distributed"),
+            ):
                 _end(request.system, cluster, submissions, say)
 
 
@@ -149,15 +152,16 @@ def _handling(handler: Any, *signals: signal.Signals) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Nothing is logged of runs that lose their servers because the cluster ends."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _quiet(*names: str) -> Iterator[None]:
+    """Nothing is logged of runs that lose their servers, and connections that break, because the cluster ends."""
+    before = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _end(name: str, cluster: Any, submissions: Submissions, say: Callable[[str], None]) -> None:

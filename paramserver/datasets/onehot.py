@@ -96,7 +96,7 @@ def make_plan(
 ) -> Plan:
     """How ``encode`` encodes this frame; computes the levels of a dask frame that are not known."""
     meta = frame if is_pandas(frame) else frame._meta
-    given = {column: _given_levels(column, levels) for column, levels in (categories or {}).items()}
+    given = {column: given_levels(column, levels) for column, levels in (categories or {}).items()}
     wanted = {columns} if isinstance(columns, str) else set(columns or ())
     _check_columns(meta, wanted | set(given))
 
@@ -179,7 +179,8 @@ def _sorted(levels: set[Any]) -> tuple[Any, ...]:
         return tuple(sorted(levels, key=str))
 
 
-def _given_levels(column: Any, levels: Iterable[Any]) -> tuple[Any, ...]:
+def given_levels(column: Any, levels: Iterable[Any]) -> tuple[Any, ...]:
+    """Levels that a user named, if they are a list of them."""
     if isinstance(levels, (str, bytes)):
         raise InvalidInput(f"categories[{column!r}] must be a list of levels, got {levels!r}")
     return tuple(levels)

@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 
 import paramserver as ps
 from paramserver import errors
-from paramserver.transport import _exposed
+from paramserver.transport import exposed
 
 from .certificates import Certificates, certificates
 from .helpers import assert_nothing_left, check, launch, names, under_way
@@ -269,16 +269,16 @@ def test_in_the_clear_a_launch_warns_once_a_client(tmp_path: Any, caplog: Any) -
     with processes(tmp_path) as own, own.client(set_as_default=False) as client:
         own.add("a")
         own.wait_for(client, "a")
-        exposed = _exposed(client.scheduler.address)
+        reached = exposed(client.scheduler.address)
         with caplog.at_level(logging.WARNING, "paramserver"):
             for _ in range(2):
                 ps.fit(ps.LeastSquares(), X, X[:, 0], client=client)
         said = [record for record in caplog.records if "unencrypted" in record.getMessage()]
-        assert len(said) == exposed  # once, unless this machine has no address but its own
+        assert len(said) == reached  # once, unless this machine has no address but its own
 
 
 @pytest.mark.parametrize(
-    ("address", "exposed"),
+    ("address", "expected"),
     [
         ("tcp://10.0.0.1:8786", True), ("tcp://[2001:db8::1]:8786", True), ("tcp://node7.cluster:8786", True),
         ("ws://10.0.0.1:8786", True), ("tcp://127.0.0.1:8786", False), ("tcp://127.8.0.1:8786", False),
@@ -286,5 +286,5 @@ def test_in_the_clear_a_launch_warns_once_a_client(tmp_path: Any, caplog: Any) -
         ("inproc://10.0.0.1/1/2", False),
     ],
 )  # fmt: skip
-def test_what_is_exposed(address: str, exposed: bool) -> None:
-    assert _exposed(address) is exposed
+def test_what_is_exposed(address: str, expected: bool) -> None:
+    assert exposed(address) is expected

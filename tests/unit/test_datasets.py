@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from paramserver.datasets import Dataset, Encoded, encode, flights, from_files
+from paramserver.datasets import files as files_module
 from paramserver.errors import InvalidInput
 from paramserver.workers.design import Table
 
@@ -408,6 +409,17 @@ def test_from_files_takes_one_file(files):
     assert len(X) == len(y) == 4
 
 
+def test_from_files_takes_several_paths(files):
+    X, y = from_files([f"{files}/part1.csv", f"{files}/part2.csv"], "label")
+    assert X.npartitions == y.npartitions == 2
+    assert X["size"].compute().tolist() == [2, 3, 4, 3, 3, 4, 5, 4]
+    assert X["colour=violet"].compute().tolist() == [0] * 4 + [1] + [0] * 3
+    assert y.compute().tolist() == [1, 0, 0, 1] * 2
+    (files / "other.csv").write_text("size,label\n1,0\n")
+    with pytest.raises(InvalidInput, match=r"other.csv and .*part1.csv have other columns: not both have"):
+        from_files([f"{files}/part1.csv", f"{files}/other.csv"], "label")
+
+
 def test_from_files_keeps_partitions_aligned_where_dask_would_merge_them(tmp_path):
     """Dask reads several partitions of a wide Parquet file as one where only the target is asked for."""
     for i in range(9):
@@ -416,6 +428,21 @@ def test_from_files_keeps_partitions_aligned_where_dask_would_merge_them(tmp_pat
     assert len(X.to_delayed()) == len(y.to_delayed()) == 9
     for features, target in zip(*dask.compute(X.to_delayed(), y.to_delayed()), strict=True):
         assert (features["c0"] == target).all()
+
+
+def test_from_files_cuts_parquet_between_row_groups(tmp_path, monkeypatch):
+    """One file, and as many partitions as it has bytes for; small row groups are read together."""
+    frame = pd.DataFrame({"a": np.arange(1000.0), "b": np.arange(1000.0) % 7, "label": np.arange(1000) % 2})
+    frame.to_parquet(tmp_path / "one.parquet", row_group_size=100)
+    monkeypatch.setattr(files_module, "PARTITION", 4_000)
+    X, y = from_files(str(tmp_path / "one.parquet"), "label")
+    lengths = [len(part) for part in dask.compute(*X.to_delayed())]
+    assert lengths == [len(part) for part in dask.compute(*y.to_delayed())]
+    assert 2 < len(lengths) < 10
+    assert all(length % 100 == 0 for length in lengths)
+    assert X["a"].compute().tolist() == frame["a"].tolist()
+    monkeypatch.undo()
+    assert from_files(str(tmp_path / "one.parquet"), "label").X.npartitions == 1
 
 
 def test_from_files_takes_whole_numbers_that_become_fractions_below(tmp_path):

@@ -1,0 +1,39 @@
+"""`check` on a cluster of jobs: what a plain one lacks, and that our settings are what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paramserver as ps
+
+from .site import Site, worker_options
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def whats(site: Site, level: str) -> list[str]:
+    return [finding.what for finding in ps.check(site.client) if finding.level == level]
+
+
+def test_a_plain_cluster_of_jobs_is_told_what_it_lacks(on_slurm: Callable[..., Site], tmp_path: Path) -> None:
+    site = on_slurm(jobs=2)
+    assert whats(site, "error") == []
+    http, walltime = whats(site, "warning")
+    assert http.startswith("the HTTP servers of 2 workers")
+    assert walltime.startswith("2 workers")
+    assert "in slurm jobs would be killed at their walltime" in walltime
+    nowhere, given_up = whats(site, "note")
+    assert "no worker is reserved for servers" in nowhere
+    assert "when 4 workers died at it" in given_up
+
+
+def test_with_our_settings_nothing_is_left_but_notes(on_slurm: Callable[..., Site], tmp_path: Path) -> None:
+    own: dict[str, Any] = {**worker_options(tmp_path), "worker_extra_args": ["--resources", "paramserver=1"]}
+    site = on_slurm(jobs=1, **ps.cluster.settings("slurm", **own))
+    assert whats(site, "error") == whats(site, "warning") == []
+    (given_up,) = whats(site, "note")
+    assert "12 deaths" in given_up
