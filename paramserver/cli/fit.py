@@ -70,35 +70,41 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput("--resume goes on writing where it reads: leave --checkpoint out")
     paths, given, request, lines = _read(args)
     request = clusters.requested(args, request)
+    head = detached.Head(args, request, given) if args.head else None
+    options = _options(args, given)
+    read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
+    name = given.get("name", name)
     if args.detach is not None:
-        _options(args, given)
-        return detached.detach(args, request, given.get("name", data.name_of(paths)))
+        return detached.detach(args, request, name)
     if args.dry_run and request is not None:
         from paramserver.cluster.jobs import script
 
         print(script(request), end="")
         return 0
-    head = detached.Head(args, request, given) if args.head else None
-    request = request if head is None else head.request
-    options = _options(args, given)
-    read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
     live = Live()
-    with clusters.reached(args, request, live) as place:
+    with clusters.reached(args, request if head is None else head.request, live) as place:
         with place.client.as_current():  # passes over the data are made where they are fitted
-            options = {**options, **read(), "name": given.get("name", name)}
+            options = {**options, **read(), "name": name}
         fit = _launch(args, options, place, lines)
         if head is not None:
             return head.run(fit, place, partial(_show, args, fit))
+        return _watched(args, given, fit, place, live, began)
+
+
+def _watched(
+    args: argparse.Namespace, given: Mapping[str, Any], fit: Any, place: Place, live: Live, began: float
+) -> int:
+    """To the end of the run, or until Ctrl-C leaves it alone."""
+    place.say_queries(fit.name)
+    result = _follow(fit, place, live)
+    if result is None:
+        print(f"left: run {fit.name!r} goes on", file=sys.stderr)
         place.say_queries(fit.name)
-        result = _follow(fit, place, live)
-        if result is None:
-            print(f"left: run {fit.name!r} goes on", file=sys.stderr)
-            place.say_queries(fit.name)
-            return 130
-        kept = partial(_wait_for_interrupt, fit, place) if given.get("keep") else lambda: None
-        _show(args, fit, result, time.monotonic() - began, kept)
-        if result.reason == "stopped" and (args.resume or given.get("checkpoint")):
-            print(f"to go on: {_again(args, given)}", file=sys.stderr)
+        return 130
+    kept = partial(_wait_for_interrupt, fit, place) if given.get("keep") else lambda: None
+    _show(args, fit, result, time.monotonic() - began, kept)
+    if result.reason == "stopped" and (args.resume or given.get("checkpoint")):
+        print(f"to go on: {_again(args, given)}", file=sys.stderr)
     return 0
 
 
