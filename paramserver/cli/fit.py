@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from paramserver.cli import clusters, data, model
+from paramserver.cli import clusters, data, detached, model
 from paramserver.cli.clusters import Place
 from paramserver.cli.common import line, print_json, result_dict
 from paramserver.cli.report import Live, report
@@ -57,6 +57,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
     parser.add_argument("--profile", action="store_true", help="end with a table of where the time went")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--head", metavar="DIR", help=argparse.SUPPRESS)  # within a head job
     parser.set_defaults(run=run)
 
 
@@ -69,11 +70,16 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput("--resume goes on writing where it reads: leave --checkpoint out")
     paths, given, request, lines = _read(args)
     request = clusters.requested(args, request)
+    if args.detach is not None:
+        _options(args, given)
+        return detached.detach(args, request, given.get("name", data.name_of(paths)))
     if args.dry_run and request is not None:
         from paramserver.cluster.jobs import script
 
         print(script(request), end="")
         return 0
+    head = detached.Head(args, request, given) if args.head else None
+    request = request if head is None else head.request
     options = _options(args, given)
     read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
     live = Live()
@@ -81,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         with place.client.as_current():  # passes over the data are made where they are fitted
             options = {**options, **read(), "name": given.get("name", name)}
         fit = _launch(args, options, place, lines)
+        if head is not None:
+            return head.run(fit, place, partial(_show, args, fit))
         place.say_queries(fit.name)
         result = _follow(fit, place, live)
         if result is None:
@@ -148,14 +156,14 @@ def _follow(fit: Any, place: Place, live: Live) -> Result | None:
                 live.show(line(status, previous))
                 shown = time.monotonic()
             previous = status
+        live.end()
+        return fit.result(timeout=60.0)  # type: ignore[no-any-return]
     except KeyboardInterrupt:
         live.end()
         if not place.own:
             return None
         print("stopping …", file=sys.stderr)
         return fit.stop()  # type: ignore[no-any-return]
-    live.end()
-    return fit.result(timeout=60.0)  # type: ignore[no-any-return]
 
 
 def _show(args: argparse.Namespace, fit: Any, result: Result, seconds: float, kept: Callable[[], None]) -> None:
@@ -174,6 +182,8 @@ def _show(args: argparse.Namespace, fit: Any, result: Result, seconds: float, ke
 
 
 def _wait_for_interrupt(fit: Any, place: Place) -> None:
+    if fit.status().state != "converged":
+        return
     what = "kept live until Ctrl-C or" if place.own else "Ctrl-C leaves it live until"
     print(f"{what} 'paramserver stop'", file=sys.stderr, flush=True)
     try:

@@ -11,8 +11,10 @@ from dask_jobqueue import slurm
 from distributed.core import rpc
 from distributed.security import Security
 
+from paramserver.cluster.credentials import Credentials, write
 from paramserver.errors import CallTimeout
 
+HTTP = {"dashboard_address": "127.0.0.1:0"}  # it lets in everyone, whatever the rest is protected by
 STARTS = 120.0  #: seconds from a task's start to the scheduler's
 
 
@@ -29,7 +31,8 @@ class SLURMRunner(slurm.SLURMRunner):  # type: ignore[misc]
     ----------
     *args, **kwargs
         As of `dask_jobqueue.slurm.SLURMRunner`. ``scheduler_file`` must be in a folder that all nodes see: by
-        default it is in the working directory.
+        default it is in the working directory. The HTTP of scheduler and workers is on loopback, unless
+        ``scheduler_options`` and ``worker_options`` have another ``dashboard_address``.
     security : bool or distributed.Security
         True: the scheduler makes a certificate for this allocation alone. It lies beside the scheduler file, for its
         owner only to read, until the scheduler ends. A `Security` of files that every node sees is used as it is.
@@ -37,15 +40,15 @@ class SLURMRunner(slurm.SLURMRunner):  # type: ignore[misc]
 
     def __init__(self, *args: Any, security: bool | Security = False, **kwargs: Any) -> None:
         self.security: Any = security or None
-        kwargs["worker_options"] = {
-            "nthreads": int(os.environ.get("SLURM_CPUS_PER_TASK", 1)),
-            **(kwargs.get("worker_options") or {}),
-        }
+        threads = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
+        kwargs["scheduler_options"] = {**HTTP, **(kwargs.get("scheduler_options") or {})}
+        kwargs["worker_options"] = {"nthreads": threads, **HTTP, **(kwargs.get("worker_options") or {})}
         super().__init__(*args, **kwargs)
 
     @property
-    def _certificate(self) -> Path:
-        return Path(self.scheduler_file).with_suffix(".pem")
+    def _certificate(self) -> str:
+        """The file of key and certificate, which is its own authority."""
+        return str(Path(self.scheduler_file).with_suffix(".pem"))
 
     async def start_scheduler(self) -> None:
         """Called in the first task, until its end."""
@@ -56,7 +59,7 @@ class SLURMRunner(slurm.SLURMRunner):  # type: ignore[misc]
             await super().start_scheduler()
         finally:
             if made:
-                self._certificate.unlink(missing_ok=True)
+                Path(self._certificate).unlink(missing_ok=True)
 
     async def before_scheduler_start(self) -> None:
         """Called in the first task."""
@@ -87,18 +90,11 @@ class SLURMRunner(slurm.SLURMRunner):  # type: ignore[misc]
 
     def _secure(self) -> bool:
         if self.security is True:
-            self.security = _security(self._certificate)
+            self.security = Credentials(*[self._certificate] * 3).security()
         return self.security is not None
 
 
-def _write_certificate(path: Path) -> None:
+def _write_certificate(path: str) -> None:
     """A new key and the certificate it vouches for itself with."""
     new = Security.temporary()
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(new.tls_scheduler_key + new.tls_scheduler_cert)
-
-
-def _security(path: Path) -> Security:
-    """Of every role, from one file."""
-    files = {f"tls_{role}_{part}": str(path) for role in ("client", "scheduler", "worker") for part in ("cert", "key")}
-    return Security(require_encryption=True, tls_ca_file=str(path), **files)
+    write(path, new.tls_scheduler_key + new.tls_scheduler_cert)

@@ -43,7 +43,7 @@ def script(request: Request) -> str:
 
 async def _script(request: Request) -> str:
     tls = credentials.within(os.path.join(_shared(request), ".paramserver-tls-…")) if request.tls else None
-    cluster = _build(request, tls, Submissions(), asynchronous=True)
+    cluster = build(request, tls, Submissions(), asynchronous=True)
     try:
         text: str = cluster.job_script()
     finally:
@@ -75,7 +75,7 @@ def started(request: Request, say: Callable[[str], None]) -> Iterator[Started]:
         # A closed terminal or a kill leaves no jobs behind either
         stack.enter_context(_handling(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP))
         directory, tls = stack.enter_context(credentials.made(_shared(request))) if request.tls else (None, None)
-        cluster = _build(request, tls, submissions)
+        cluster = build(request, tls, submissions)
         try:
             cluster.scale(jobs=request.least)
             wait(request, cluster, submissions, say)
@@ -86,7 +86,10 @@ def started(request: Request, say: Callable[[str], None]) -> Iterator[Started]:
                 schedulerfile.save(file, cluster.scheduler_address, tls)
             yield Started(cluster, file)
         finally:
-            with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP), _quiet("paramserver"):
+            with (
+                _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+                _quiet("paramserver", "distributed"),
+            ):
                 _end(request.system, cluster, submissions, say)
 
 
@@ -98,7 +101,7 @@ def _shared(request: Request) -> str:
     return os.path.expanduser(os.path.expandvars(place))
 
 
-def _build(
+def build(
     request: Request, tls: credentials.Credentials | None, submissions: Submissions, asynchronous: bool = False
 ) -> Any:
     """dask-jobqueue's cluster, without a job yet; asynchronous: for its script alone."""
@@ -149,15 +152,16 @@ def _handling(handler: Any, *signals: signal.Signals) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Nothing is logged of runs that lose their servers because the cluster ends."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _quiet(*names: str) -> Iterator[None]:
+    """Nothing is logged of runs that lose their servers, and connections that break, because the cluster ends."""
+    before = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _end(name: str, cluster: Any, submissions: Submissions, say: Callable[[str], None]) -> None:

@@ -136,5 +136,6 @@ def _arguments(given: list[Any], warning: float) -> list[Any]:
 
 
 def _prologue(given: list[str], warning: float) -> list[str]:
-    threads = [] if any("OMP_NUM_THREADS" in line for line in given) else [THREADS]
-    return [*given, *threads, *([f"export PARAMSERVER_WARNING={warning:g}"] if warning else [])]
+    ours = [THREADS, *([f"export PARAMSERVER_WARNING={warning:g}"] if warning else [])]
+    names = [line.removeprefix("export ").partition("=")[0] for line in ours]
+    return [*given, *(line for line, name in zip(ours, names, strict=True) if not any(name in one for one in given))]

@@ -6,6 +6,7 @@ import getpass
 import importlib
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -110,12 +111,16 @@ def system(name: str) -> System:
 def cluster_class(name: str) -> Any:
     """Its class in dask-jobqueue."""
     made = system(name).cluster
+    interrupts = signal.getsignal(signal.SIGINT)
     try:
         return getattr(importlib.import_module("dask_jobqueue"), made)
     except ImportError as error:
         raise InvalidInput(
             f'{made} is of dask-jobqueue, which cannot be imported ({error}): pip install "paramserver[jobqueue]"'
         ) from error
+    finally:
+        if signal.getsignal(signal.SIGINT) is not interrupts:  # its import makes a silent exit of every Ctrl-C
+            signal.signal(signal.SIGINT, interrupts)
 
 
 def look(name: str, ids: Collection[str]) -> dict[str, Job] | None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 from cluster.helpers import TESTS
 from distributed import Client
 
 import paramserver as ps
-
-from .slurm import Slurm
 
 QUICK = {"distributed.deploy.lost-worker-timeout": "2s"}  #: after which the cluster forgets the job of a lost worker
 JOBS_START = 60.0  #: seconds for jobs to start and their workers to be there
@@ -24,11 +25,11 @@ THREADS = "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"
 
 
 class Site(NamedTuple):
-    """A dask-jobqueue cluster on a Slurm, one worker a job."""
+    """A dask-jobqueue cluster, one worker a job."""
 
     cluster: Any
     client: Client
-    slurm: Slurm
+    system: Any  #: where its jobs are: `jobs`, `cancel`
 
     def scale(self, jobs: int) -> None:
         """So many jobs, and wait for their workers."""
@@ -44,6 +45,23 @@ class Site(NamedTuple):
     def job(self, name: str) -> str:
         """The job of the worker of that name."""
         return str(self.cluster.workers[name].job_id)
+
+
+@contextlib.contextmanager
+def starting(kind: Any, system: Any, folder: Path, **defaults: Any) -> Iterator[Callable[..., Site]]:
+    """``start(jobs=2, **options)`` makes a cluster of this class, with so many workers, and its client."""
+    with contextlib.ExitStack() as opened, dask.config.set(QUICK):
+
+        def start(jobs: int = 0, **options: Any) -> Site:
+            cluster = opened.enter_context(kind(**{**worker_options(folder), **defaults, **options}))
+            client = opened.enter_context(Client(cluster, set_as_default=False))
+            site = Site(cluster, client, system)
+            site.scale(jobs)
+            return site
+
+        yield start
+    for log in sorted((folder / "logs").glob("*")):  # pytest shows them where the test failed
+        print(f"{log.name}:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def worker_options(folder: Path) -> dict[str, Any]:

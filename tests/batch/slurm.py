@@ -1,4 +1,4 @@
-"""A Slurm, by its own commands."""
+"""Batch systems by their own commands."""
 
 from __future__ import annotations
 
@@ -78,3 +78,24 @@ class Slurm:
         found = re.search(rf"^{name} *= *(.*)$", call("scontrol", "show", "config"), re.MULTILINE)
         assert found is not None, name
         return found[1].strip()
+
+
+class Torque(Slurm):
+    """A Slurm, with PBS's commands in front of it."""
+
+    def cancel(self, *jobs: str) -> None:
+        """By qdel."""
+        call("qdel", *jobs)
+
+
+class GridEngine:
+    """The Grid Engine that SGE_ROOT names."""
+
+    def jobs(self) -> dict[str, str]:
+        """Everyone's jobs, and their states."""
+        lines = [line.split() for line in call("qstat", "-u", "*").splitlines()[2:]]
+        return {job: state for job, _, _, _, state, *_ in lines}
+
+    def cancel(self, *jobs: str) -> None:
+        """By qdel."""
+        call("qdel", *jobs)

@@ -20,7 +20,7 @@ def test_server_and_runners_are_in_different_jobs(on_slurm: Start) -> None:
     run = launch(site.client)
     server = under_way(run)
     jobs = site.workers()
-    assert set(jobs.values()) == set(site.slurm.jobs())
+    assert set(jobs.values()) == set(site.system.jobs())
     assert len({jobs[address] for address in run.status().runners} - {jobs[server]}) == 2
     check(run)
     assert_nothing_left(site.client)
@@ -30,11 +30,11 @@ def test_the_server_s_job_is_cancelled(on_slurm: Start) -> None:
     site = on_slurm(jobs=3)
     run = launch(site.client, Slow(delay=0.1))
     job = site.workers()[under_way(run)]
-    site.slurm.cancel(job)
+    site.system.cancel(job)
     until(lambda: run.status().epoch == 2)
     assert job not in site.workers().values()
     assert check(run).version.epoch == 2
-    assert site.slurm.state(job) == "CANCELLED"
+    assert site.system.state(job) == "CANCELLED"
 
 
 def test_a_cancelled_job_comes_back(on_slurm: Start) -> None:
@@ -42,10 +42,10 @@ def test_a_cancelled_job_comes_back(on_slurm: Start) -> None:
     site = on_slurm(jobs=2)
     run = launch(site.client, Slow(delay=0.2))
     job = site.workers()[under_way(run)]
-    site.slurm.cancel(job)
+    site.system.cancel(job)
     until(lambda: len(site.cluster.workers) == 1)
     site.scale(2)
-    assert len(site.slurm.jobs()) == 2
+    assert len(site.system.jobs()) == 2
     until(lambda: len(run.status().runners) == 2)
     check(run)
 
@@ -69,11 +69,11 @@ def test_a_node_is_drained(on_slurm: Start) -> None:
     site = on_slurm(jobs=2)
     run = launch(site.client, Slow(delay=0.1))
     job = site.workers()[under_way(run)]
-    node = site.slurm.jobs()[job].node
-    with site.slurm.drained(node):
+    node = site.system.jobs()[job].node
+    with site.system.drained(node):
         site.scale(3)
-        jobs = site.slurm.jobs()
+        jobs = site.system.jobs()
         assert jobs[job].state == "RUNNING"
         assert {jobs[new].node for new in set(jobs) - {job}} != {node}
         assert check(run).version.epoch == 1
-    assert jobs.keys() == site.slurm.jobs().keys()
+    assert jobs.keys() == site.system.jobs().keys()

@@ -33,7 +33,7 @@ def test_one_switch(on_slurm: Callable[..., Site], tmp_path: Path) -> None:
     run = launch(site.client, Slow(delay=0.1), require_tls=True)
     server = under_way(run)
     assert_all_tls(site.client, run)
-    site.slurm.cancel(site.workers()[server])
+    site.system.cancel(site.workers()[server])
     until(lambda: run.status().epoch == 2)
     assert_all_tls(site.client, run)
     refused(site.client.scheduler.address, next(iter(site.workers())), tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import statsmodels.api as sm
 from distributed import Client
 
 import paramserver as ps
-from tests.cluster.helpers import make_data, reference
+from tests.cluster.helpers import make_data, reference, until
 
 KEYS = {
     "objective", "gap", "gap_absolute", "certificate", "converged", "reason", "n_rows", "n_features", "n_chunks",
@@ -174,6 +175,55 @@ def test_a_live_run_from_other_processes(client: Client, csv: Any, tmp_path: Pat
     ps.forget("live", client=client)
 
 
+def test_an_interrupt_leaves_a_cluster_that_is_not_ours(client: Client, csv: Any, tmp_path: Path) -> None:
+    """A job file's run, by a scheduler file as Dask writes them."""
+    path, _ = csv
+    job, file = tmp_path / "job.yaml", tmp_path / "scheduler.json"
+    job.write_text(f"X: {path}/*.csv\ny: late\nname: left\nconsensus: {{admm: {{rho: 1e4}}}}\ntol: 1e-12\n")
+    file.write_text(json.dumps({"type": "Scheduler", "address": client.scheduler.address, "workers": {}}))
+    of = ["--scheduler-file", str(file)]
+    fit = subprocess.Popen(
+        [sys.executable, "-m", "paramserver", "fit", str(job), *of],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: any(run["state"] == "live" for run in ps.list(client)), 60.0)
+    until(lambda: ps.connect("left", client).status().pushes > 10, 60.0)
+    fit.send_signal(signal.SIGINT)
+    stdout, stderr = fit.communicate(timeout=30)
+    assert (fit.returncode, stdout) == (130, ""), stderr
+    _, _, last = stderr.partition("left: run 'left' goes on\n")
+    assert f"    paramserver watch --scheduler-file {file} --name left\n" in last
+    assert json_of(cli("status", *of, "--name", "left", "--json"))["state"] in ("live", "finished")
+    assert ps.connect("left", client).result(60.0).reason == "stalled"  # with such a rho, in its own good time
+
+
+def test_a_job_file_and_the_options_over_it(client: Client, csv: Any, tmp_path: Path) -> None:
+    path, frame = csv
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"X: [{path}/part-0.csv, {path}/part-1.csv, {path}/part-2.csv]\ny: late\npenalty: {{l1: 3}}\n"
+        "problem: {logistic: {standardize: true}}\ntol: 1e-3\ncluster: {system: slurm, jobs: 2}\n"
+    )
+    of = ["--scheduler", client.scheduler.address, "--name", "over", "--json"]
+    result = json_of(cli("fit", str(job), *of, "--alpha", "5", "--tol", "1e-10"))
+    assert (result["n_rows"], result["n_chunks"]) == (3000, 3)
+    assert result["penalty"].startswith(repr(ps.L1(5.0)))
+    assert result["gap"] <= 1e-10
+    encoded = frame[list("abcd")].assign(down=frame.group == "down", up=frame.group == "up").astype(float)
+    exact = ps.fit(
+        ps.Logistic(standardize=True), encoded, frame.late, penalty=ps.L1(5.0), tol=1e-10, name="exact", client=client
+    )
+    assert result["objective"] == pytest.approx(exact.objective, rel=1e-8)
+    out = cli("fit", str(job), *of[:4], "--on-chunk-loss", "drop", "--max-seconds", "-1")
+    assert (out.returncode, out.stderr.count("max_seconds must be")) == (2, 1)
+    job.write_text(job.read_text().replace("tol: 1e-3", "tol: -1"))
+    out = cli("fit", str(job), *of)
+    assert out.returncode == 2
+    assert f"{job}:5: tol must be None or a number > 0, got -1.0" in out.stderr
+
+
 def test_mistakes(client: Client, csv: Any, tmp_path: Path) -> None:
     path, _ = csv
     address = client.scheduler.address
@@ -206,6 +256,14 @@ def test_mistakes(client: Client, csv: Any, tmp_path: Path) -> None:
         (["status", "--scheduler", address, "--name", "nobody"], 1, "no run named 'nobody'"),
         (["status", "--scheduler", "tcp://127.0.0.1:1"], 1, "no scheduler answers at tcp://127.0.0.1:1 within 5 s"),
         (["params"], 2, "--scheduler"),
+        (["list", "--scheduler-file", str(tmp_path / "none.json")], 2, "none.json cannot be read"),
+        (["list", "--scheduler-file", "a", "--scheduler", "b"], 2, "not allowed with"),
+        (["fit", "flights", "--tls"], 2, "--tls is of a batch system's jobs: say which"),
+        (["fit", "flights", "--dry-run"], 2, "--dry-run is of a batch system's jobs"),
+        (["fit", "flights", "--cluster", "slrum"], 2, "did you mean 'slurm'"),
+        (["fit", "flights", "--consensus", "newtn"], 2, "no consensus 'newtn' (did you mean 'newton'?)"),
+        (["fit", "job.yaml", "flights"], 2, "pass it alone"),
+        (["fit", str(tmp_path / "job.yaml")], 2, "cannot be read"),
     ):
         out = cli(*words)
         assert out.returncode == code, (words, out.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -46,6 +48,13 @@ def test_scripts(system: str, directives: list[str]) -> None:
     assert PRELOAD in text
     assert "--dashboard-address 127.0.0.1:0" in text
     assert "--death-timeout 60" in text
+
+
+def test_an_interrupt_stays_one() -> None:
+    """Importing dask_jobqueue makes SIGINT end a process without a word."""
+    code = "import signal; from paramserver.cluster.systems import cluster_class; before = signal.getsignal(2); " \
+        "cluster_class('slurm'); assert signal.getsignal(2) is before is signal.default_int_handler"  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_every_system_is_dask_jobqueues() -> None:

@@ -409,6 +409,17 @@ def test_from_files_takes_one_file(files):
     assert len(X) == len(y) == 4
 
 
+def test_from_files_takes_several_paths(files):
+    X, y = from_files([f"{files}/part1.csv", f"{files}/part2.csv"], "label")
+    assert X.npartitions == y.npartitions == 2
+    assert X["size"].compute().tolist() == [2, 3, 4, 3, 3, 4, 5, 4]
+    assert X["colour=violet"].compute().tolist() == [0] * 4 + [1] + [0] * 3
+    assert y.compute().tolist() == [1, 0, 0, 1] * 2
+    (files / "other.csv").write_text("size,label\n1,0\n")
+    with pytest.raises(InvalidInput, match=r"other.csv and .*part1.csv have other columns: not both have"):
+        from_files([f"{files}/part1.csv", f"{files}/other.csv"], "label")
+
+
 def test_from_files_keeps_partitions_aligned_where_dask_would_merge_them(tmp_path):
     """Dask reads several partitions of a wide Parquet file as one where only the target is asked for."""
     for i in range(9):
