@@ -111,10 +111,13 @@ def _jobs(request: Request, live: Live) -> Iterator[Place]:
 
     from paramserver.cluster.jobs import started
 
-    with started(request, live.show) as (cluster, file), Client(cluster, set_as_default=False) as client:
+    try:
+        with started(request, live.show) as (cluster, file), Client(cluster, set_as_default=False) as client:
+            live.end()
+            words = f"--scheduler-file {shlex.quote(file)}" if file else f"--scheduler {cluster.scheduler_address}"
+            yield Place(client, words, own=True, file=file)
+    finally:
         live.end()
-        words = f"--scheduler-file {shlex.quote(file)}" if file else f"--scheduler {cluster.scheduler_address}"
-        yield Place(client, words, own=True, file=file)
 
 
 @contextlib.contextmanager

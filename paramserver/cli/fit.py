@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import inspect
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,11 +21,6 @@ from paramserver.views import Result, Status
 
 CHUNKS = 16  #: that the flights are cut into
 JOB = (".yaml", ".yml")
-#: options that are keywords of `launch`, by the same names; --target is y
-KEYWORDS = (
-    "y", "sample_weight", "offset", "exposure", "name", "tol", "max_seconds", "keep", "checkpoint",
-    "checkpoint_every", "chunks", "on_chunk_loss", "on_chunk_change", "require_tls",
-)  # fmt: skip
 NOT_RESUMED = ("z0", "checkpoint")  #: a checkpoint has them
 
 
@@ -72,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     request = clusters.requested(args, request)
     head = detached.Head(args, request, given) if args.head else None
     options = _options(args, given)
-    read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
+    where = partial(_said_where, lines, {**given, "X": paths})
+    with where():
+        read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
     name = given.get("name", name)
     if args.detach is not None:
         return detached.detach(args, request, name)
@@ -83,9 +82,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     live = Live()
     with clusters.reached(args, request if head is None else head.request, live) as place:
-        with place.client.as_current():  # passes over the data are made where they are fitted
-            options = {**options, **read(), "name": name}
-        fit = _launch(args, options, place, lines)
+        with where(), place.client.as_current():  # passes over the data are made where they are fitted
+            fit = _launch(args, {**options, **read(), "name": name}, place)
         if head is not None:
             return head.run(fit, place, partial(_show, args, fit))
         return _watched(args, given, fit, place, live, began)
@@ -110,6 +108,8 @@ def _watched(
 
 def _read(args: argparse.Namespace) -> tuple[list[str], dict[str, Any], Any, Mapping[str, str]]:
     """Paths, keywords, the cluster and where they were written: the job file's, and over them the options."""
+    import paramserver as ps
+
     paths: list[str] = args.data
     keywords: dict[str, Any] = {}
     lines: dict[str, str] = {}
@@ -121,7 +121,8 @@ def _read(args: argparse.Namespace) -> tuple[list[str], dict[str, Any], Any, Map
             raise InvalidInput("a job file says what is fitted: pass it alone")
         keywords, request, lines = jobfile.read(args.data[0])
         paths = keywords.pop("X")
-    options = {name: getattr(args, name) for name in KEYWORDS if getattr(args, name) is not None}
+    known = inspect.signature(ps.launch).parameters.keys() - model.NAMED
+    options = {name: value for name, value in vars(args).items() if name in known and value is not None}
     return paths, {**keywords, **options}, request, {key: at for key, at in lines.items() if key not in options}
 
 
@@ -138,18 +139,30 @@ def _options(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, An
     return {key: value for key, value in out.items() if not (args.resume and key in NOT_RESUMED)}
 
 
-def _launch(args: argparse.Namespace, options: dict[str, Any], place: Place, lines: Mapping[str, str]) -> Any:
+def _launch(args: argparse.Namespace, options: dict[str, Any], place: Place) -> Any:
     import paramserver as ps
 
+    if args.resume:
+        return ps.resume(args.resume, **options, client=place.client)
+    return ps.launch(**options, client=place.client)
+
+
+@contextlib.contextmanager
+def _said_where(lines: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[None]:
+    """Errors say in which line of the job file it was: their messages begin with the key, or quote its value."""
     try:
-        if args.resume:
-            return ps.resume(args.resume, **options, client=place.client)
-        return ps.launch(**options, client=place.client)
-    except InvalidInput as error:  # its message begins with the keyword
-        where = lines.get(str(error).split(maxsplit=1)[0])
-        if where is None:
-            raise
-        raise type(error)(f"{where}{error}") from None
+        yield
+    except InvalidInput as error:
+        text = str(error)
+        begun = [at for key, at in lines.items() if text.startswith(f"{key} ")]
+        quoted = [lines[key] for key in (*data.COLUMNS, "X") if key in lines and _quoted(given.get(key), text)]
+        for at in (begun + quoted)[:1]:
+            raise type(error)(f"{at}{text}") from None
+        raise
+
+
+def _quoted(value: Any, text: str) -> bool:
+    return any(path in text for path in value) if isinstance(value, list) else repr(value) in text
 
 
 def _follow(fit: Any, place: Place, live: Live) -> Result | None:

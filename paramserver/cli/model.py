@@ -16,6 +16,7 @@ SETTINGS = {
     "smoothing": ("quantile", "in units of y; needed"),
 }
 PENALTIES = ("l1", "l2", "elasticnet", "nonnegative", "none")
+NAMED = ("problem", "penalty", "consensus")  #: keywords of `launch` that these options make
 LOGISTIC, L2, AUTO = Named("logistic", {}), Named("l2", {}), Named("auto", {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +23,11 @@ def recorded(kind: Any, submissions: Submissions) -> Any:
     """A class of jobs as dask-jobqueue has it, which writes down what was accepted and what was refused."""
 
     class Recorded(kind):  # type: ignore[misc]
-        # In a session of its own: a Ctrl-C in the terminal is not for the commands that submit and cancel
-        _call = staticmethod(functools.partial(kind._call, start_new_session=True))
+        @staticmethod
+        async def _call(cmd: list[str], **options: Any) -> Any:
+            """In a session of its own: a Ctrl-C in the terminal is not for commands that submit and cancel."""
+            heard = [word.removesuffix(" 2> /dev/null") for word in cmd]  # LSF's, which says there why it refuses
+            return await kind._call(heard, start_new_session=True, **options)
 
         async def start(self) -> None:
             try:

@@ -74,4 +74,6 @@ def _output(cluster: Any, submissions: Submissions) -> str:
             lines = path.read_text(errors="replace").strip().splitlines()
             if lines:
                 return f"; {path} ends: {lines[-1].strip()}"
-    return f"; look at what they wrote, in {directory.absolute()}"
+    return (
+        f"; nothing that they wrote is in {directory.absolute()}: do all machines see it? log_directory: names another"
+    )

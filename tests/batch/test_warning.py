@@ -15,23 +15,13 @@ from faults.helpers import CHUNKS, PENALTY, X, Y, check, launch, under_way
 
 import paramserver as ps
 
-from .site import Site, worker_options
+from .site import Site
 
 Start = Callable[..., Site]
 
 WALLTIME = "00:02:00"  #: Slurm counts in minutes
 WARNING = 60  #: seconds before its end that a job is told; Slurm may do so up to a minute earlier
 WORK = 0.4  #: seconds for every look at a chunk, so that all steps take two workers longer than any job lives
-
-
-@pytest.fixture
-def warned(on_slurm: Start, tmp_path: Path) -> Start:
-    """As ``on_slurm``, with what `settings` adds."""
-
-    def start(jobs: int = 0, **options: Any) -> Site:
-        return on_slurm(jobs, **ps.cluster.settings("slurm", **{**worker_options(tmp_path), **options}))
-
-    return start
 
 
 class Watched:
@@ -58,8 +48,8 @@ class Watched:
 
 
 @pytest.mark.timeout(120)
-def test_the_server_s_job_is_warned(warned: Start) -> None:
-    site = warned(jobs=3)
+def test_the_server_s_job_is_warned(on_slurm: Start) -> None:
+    site = on_slurm(jobs=3)
     run = Watched(launch(site.client, Slow(delay=0.2)))
     job = site.workers()[under_way(run.run)]
     site.slurm.warn(job)
@@ -72,9 +62,9 @@ def test_the_server_s_job_is_warned(warned: Start) -> None:
 
 @pytest.mark.timeout(480)
 @pytest.mark.parametrize("apart", [0, 40], ids=["all together", "staggered"])
-def test_the_work_outlasts_every_job(warned: Start, tmp_path: Path, apart: float) -> None:
+def test_the_work_outlasts_every_job(on_slurm: Start, tmp_path: Path, apart: float) -> None:
     """What comes after goes on from where it was: pushes are not made again, data are read once a job."""
-    site = warned(walltime=WALLTIME, warning=WARNING)
+    site = on_slurm(walltime=WALLTIME, warning=WARNING)
     for jobs in (1, 2):
         site.scale(jobs)
         time.sleep(apart if jobs == 1 else 0)

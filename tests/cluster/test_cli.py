@@ -222,6 +222,10 @@ def test_a_job_file_and_the_options_over_it(client: Client, csv: Any, tmp_path: 
     out = cli("fit", str(job), *of)
     assert out.returncode == 2
     assert f"{job}:5: tol must be None or a number > 0, got -1.0" in out.stderr
+    job.write_text(f"problem: logistic\nX: {path}/*.csv\ny: lat\n")
+    assert f"{job}:3: no column 'lat' in" in cli("fit", str(job), *of).stderr
+    job.write_text(f"problem: logistic\nX: {path}/*.parquet\ny: late\n")
+    assert f"{job}:2: nothing matches {path}/*.parquet" in cli("fit", str(job), *of).stderr
 
 
 def test_mistakes(client: Client, csv: Any, tmp_path: Path) -> None:

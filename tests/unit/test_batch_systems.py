@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ import pytest
 import paramserver as ps
 from paramserver.cluster.jobs import script
 from paramserver.cluster.request import Request
+from paramserver.cluster.submissions import Submissions, recorded
 from paramserver.cluster.systems import SYSTEMS, Job, cluster_class, listed, reason
 from paramserver.errors import InvalidInput
 
@@ -48,6 +50,15 @@ def test_scripts(system: str, directives: list[str]) -> None:
     assert PRELOAD in text
     assert "--dashboard-address 127.0.0.1:0" in text
     assert "--death-timeout 60" in text
+
+
+def test_what_a_refusal_says() -> None:
+    """Of LSF too, whose words dask-jobqueue throws away."""
+    submissions = Submissions()
+    job = recorded(cluster_class("lsf").job_cls, submissions)("tcp://127.0.0.1:1", "job", **SIZE)
+    job.submit_command = "(echo 'no such queue' >&2; exit 255)"
+    asyncio.run(job.start())
+    assert (submissions.refused, submissions.accepted, job.job_id) == (["no such queue"], [], None)
 
 
 def test_an_interrupt_stays_one() -> None:
