@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cluster.helpers import until
 from distributed import Client
@@ -61,7 +62,7 @@ def test_the_head_job_expires_and_its_successor_finishes(
     if tls:  # the other one is told by Slurm
         slurm.warn(head)
     slurm.wait(head, seconds=120)
-    after = until(lambda: status(tmp_path), 60)
+    after = until(lambda: (said := status(tmp_path)) and "resumed" in "".join(said["notes"]) and said, 60)
     assert after["epoch"] > before["epoch"]
     assert after["pushes"] >= before["pushes"]
     assert any("16 of 16 chunks with their local models" in note for note in after["notes"])
@@ -80,13 +81,22 @@ def _result(folder: Path) -> Any:
     return json.loads((folder / "out" / "result.json").read_text())
 
 
-def test_a_head_job_that_fails_says_why(slurm: Slurm, no_job_left: None, tmp_path: Path) -> None:
+def test_mistakes_are_seen_before_a_job_is_submitted(slurm: Slurm, no_job_left: None, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(LONG.replace("flights", "gone.parquet") + "y: late\n")
     done = paramserver(tmp_path, "fit", "job.yaml", "--detach")
     assert done.returncode == 2
     assert "gone.parquet" in done.stderr
     assert not slurm.jobs()
     assert not list(tmp_path.glob("paramserver-*"))
+
+
+def test_others_are_shown(slurm: Slurm, no_job_left: None, tmp_path: Path) -> None:
+    """What the head job says last is what the command says."""
+    np.save(tmp_path / "z0.npy", np.zeros(3))
+    (tmp_path / "job.yaml").write_text(f"{LONG}z0: z0.npy\n")
+    done = paramserver(tmp_path, "fit", "job.yaml", "--detach", "out")
+    assert done.returncode == 1
+    assert "z0 has shape (3,), this problem's z has (165,)" in done.stderr
 
 
 def test_a_folder_is_one_fit_s(slurm: Slurm, no_job_left: None, tmp_path: Path) -> None:
