@@ -20,6 +20,7 @@ from paramserver.errors import InvalidInput
 from paramserver.views import Result, Status
 
 STRONGEST = 12  #: coefficients shown
+RULES = ("auto", "newton", "active", "lbfgs", "admm", "prox_gradient", "sgd", "easgd", "fedavg")
 BESIDE = ("sample_weight", "offset", "exposure")  #: options that name a column beside the target
 
 
