@@ -96,7 +96,7 @@ def test_a_checkpoint_names_it():
 
 
 def test_the_command_line_names_all_of_ours():
-    assert fit.RULES == tuple(RULES)
+    assert tuple(RULES) == fit.RULES
 
 
 def test_the_command_line_lists_them_before_it_reads_anything(capsys):
