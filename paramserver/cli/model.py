@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--consensus",
         metavar="NAME",
-        help="the rule: auto (default), newton, active, lbfgs, admm, prox_gradient, sgd, easgd, fedavg, or an installed one",
+        help="auto (default), newton, active, lbfgs, admm, prox_gradient, sgd, easgd, fedavg, or an installed rule",
     )
 
 
