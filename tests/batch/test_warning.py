@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -19,9 +20,7 @@ from .site import Site
 
 Start = Callable[..., Site]
 
-WALLTIME = "00:02:00"  #: Slurm counts in minutes
 WARNING = 60  #: seconds before its end that a job is told; Slurm may do so up to a minute earlier
-WORK = 0.4  #: seconds for every look at a chunk, so that all steps take two workers longer than any job lives
 
 
 class Watched:
@@ -33,14 +32,17 @@ class Watched:
         self._thread.start()
 
     def _watch(self) -> None:
-        for status in self.run.watch(every=0.2):
-            if status.server:
-                self.seen.append(status)
+        with contextlib.suppress(ps.errors.ParamServerError):  # the test ended before
+            for status in self.run.watch(every=0.2):
+                if status.server:
+                    self.seen.append(status)
 
     def end(self, seconds: float) -> Any:
         """The result, after a look at whether anything ever went back."""
         result = self.run.result(timeout=seconds)
         self._thread.join(20)
+        check(self.run)
+        assert result.n_refused == 0
         for what in (lambda s: s.pushes, lambda s: s.version.n):
             values = [what(status) for status in self.seen]
             assert values == sorted(values)
@@ -52,40 +54,55 @@ def test_the_server_s_job_is_warned(on_slurm: Start) -> None:
     site = on_slurm(jobs=3)
     run = Watched(launch(site.client, Slow(delay=0.2)))
     job = site.workers()[under_way(run.run)]
-    site.slurm.warn(job)
+    site.system.warn(job)
     until(lambda: run.run.status().epoch == 2)
-    site.slurm.wait(job)
-    until(lambda: len(site.slurm.jobs()) == 3)  # another came in its place, by itself
-    assert run.end(60).n_refused == 0
-    check(run.run)
+    site.system.wait(job)
+    until(lambda: len(site.system.jobs()) == 3)  # another came in its place, by itself
+    run.end(60)
 
 
-@pytest.mark.timeout(480)
-@pytest.mark.parametrize("apart", [0, 40], ids=["all together", "staggered"])
-def test_the_work_outlasts_every_job(on_slurm: Start, tmp_path: Path, apart: float) -> None:
-    """What comes after goes on from where it was: pushes are not made again, data are read once a job."""
-    site = on_slurm(walltime=WALLTIME, warning=WARNING)
-    for jobs in (1, 2):
-        site.scale(jobs)
-        time.sleep(apart if jobs == 1 else 0)
-    loads = tmp_path / "loads"
-    loads.mkdir()
-    began = time.monotonic()
-    fit = ps.launch(
-        Slow(delay=WORK), [chunk(i, loads) for i in range(CHUNKS)], penalty=PENALTY, tol=1e-8, consensus="admm",
-        client=site.client,
-    )  # fmt: skip
-    run = Watched(fit)
-    result = run.end(420)
-    assert check(fit).n_refused == 0
-    assert time.monotonic() - began > 120, "it did not outlast a job"
+@pytest.mark.timeout(420)
+def test_all_jobs_expire_together_again_and_again(on_slurm: Start, tmp_path: Path) -> None:
+    """What comes after goes on from where it was, though nobody was left to hold anything but the scheduler."""
+    site = on_slurm(2, walltime="00:02:00", warning=WARNING)
+    run, loads = long_run(site, tmp_path, delay=0.33)
+    result = run.end(360)
+    assert result.seconds > 120, "it did not outlast a job"
     epochs = {status.epoch for status in run.seen}
     assert len(epochs) > 1
-    alone = ps.simulate(ps.Logistic(), X, Y, chunks=CHUNKS, penalty=PENALTY, tol=1e-8, consensus="admm").result
-    assert result.n_pushes <= 1.2 * alone.n_pushes
-    read = len(list(loads.iterdir()))
-    print(f"{result.n_pushes} pushes, {alone.n_pushes} uninterrupted; {read} loads of {CHUNKS} chunks; {epochs}")
-    assert CHUNKS <= read <= CHUNKS * len(epochs)
+    assert result.n_pushes <= 1.2 * uninterrupted()
+    assert len(loads()) <= CHUNKS * len(epochs)  # data are read once a generation of jobs
+
+
+@pytest.mark.timeout(420)
+def test_jobs_expire_one_after_the_other(on_slurm: Start, tmp_path: Path) -> None:
+    """Each hands its data on to the other: nothing is read twice."""
+    site = on_slurm(1, walltime="00:03:00", warning=WARNING)
+    first, began = set(site.system.jobs()), time.monotonic()
+    time.sleep(70)  # Slurm looks at its jobs once a minute, and tells all at once that are due
+    site.scale(2)
+    both = set(site.system.jobs())
+    run, loads = long_run(site, tmp_path, delay=0.25)
+    assert run.end(300).n_pushes <= 1.2 * uninterrupted()
+    assert time.monotonic() - began > 180, "it did not outlast a job"
+    assert not first & set(site.system.jobs())
+    assert both & set(site.system.jobs()) != both
+    assert len(loads()) < 2 * CHUNKS
+
+
+def uninterrupted() -> int:
+    """Pushes of the same fit."""
+    alone = ps.simulate(ps.Logistic(), X, Y, chunks=CHUNKS, penalty=PENALTY, tol=1e-8, consensus="admm")
+    return int(alone.result.n_pushes)
+
+
+def long_run(site: Site, folder: Path, delay: float) -> tuple[Watched, Callable[[], list[Path]]]:
+    """A fit whose steps take their time, and what lists the reads of its data."""
+    loads = folder / "loads"
+    loads.mkdir()
+    data = [chunk(i, loads) for i in range(CHUNKS)]
+    fit = ps.launch(Slow(delay=delay), data, penalty=PENALTY, tol=1e-8, consensus="admm", client=site.client)
+    return Watched(fit), lambda: list(loads.iterdir())
 
 
 def chunk(i: int, loads: Path) -> Any:
