@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -131,9 +130,7 @@ def test_a_queue_that_refuses(command: Command) -> None:
     assert len(err.splitlines()) == 1
 
 
-def test_a_job_that_stays_pending(command: Command, slurm: Slurm) -> None:
-    nodes = {job.node for job in slurm.jobs().values()}
-    assert not nodes
+def test_a_job_that_stays_pending(command: Command) -> None:
     cluster = {"job_extra_directives": ["--begin=now+1hour"], "wait": 8}
     _, err = command("fit", command.job(cluster), code=1)
     assert "waiting for the first worker: 1 pending (BeginTime)\n" in err
@@ -147,25 +144,9 @@ def test_jobs_that_end_at_once(command: Command) -> None:
 
 
 def test_jobs_that_do_not_reach_us(command: Command) -> None:
-    _, err = command("fit", command.job({"worker_extra_args": ["--contact-address=nowhere"], "wait": 15}), code=1)
-    assert "no worker within 15 s: 1 running; job" in err or "ended before a worker came" in err
-
-
-@pytest.mark.parametrize(
-    ("cluster", "words", "text"),
-    [
-        ({"queu": "debug"}, (), "job.yaml:10: cluster: SLURMCluster has no keyword 'queu' (did you mean 'queue'?)"),
-        ({"memory": "lots"}, (), "job.yaml:5: cluster: SLURMCluster says: Could not interpret 'lots'"),
-        ({"shared_temp_directory": "/nowhere", "tls": True}, (), "cannot be written to /nowhere"),
-        ({}, ("--cluster", "slrum"), "system must be one of htcondor, lsf"),
-        ({}, ("--jobs", "0"), "jobs must be ≥ 1, got 0"),
-        ({}, ("--adapt", "8"), "adapt must be MIN:MAX jobs, such as 0:8, got '8'"),
-        ({}, ("--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"), "leave --cluster and its options out"),
-    ],
-)
-def test_mistakes(command: Command, cluster: dict[str, Any], words: tuple[str, ...], text: str) -> None:
-    _, err = command("fit", command.job(cluster), *words, code=2)
-    assert text in err
+    _, err = command("fit", command.job({"job_script_prologue": ["sleep 60"], "wait": 6}), code=1)
+    assert "no worker within 6 s: 1 running; job " in err
+    assert "did not reach the scheduler at tcp://127.0.0.1:" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -235,12 +216,3 @@ def test_tls(command: Command, slurm: Slurm) -> None:
     assert ended(process)[0] == 0
     assert not place.exists()
     assert not slurm.jobs()
-
-
-def test_no_batch_system_here(command: Command) -> None:
-    command.environ["PATH"] = os.path.dirname(shutil.which("env") or "")
-    folder = command.folder / "bin"
-    folder.mkdir()
-    command.environ["PATH"] = str(folder)
-    _, err = command("fit", command.job(), code=2)
-    assert "sbatch is not on this machine's PATH" in err
