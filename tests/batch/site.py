@@ -21,11 +21,9 @@ QUICK = {"distributed.deploy.lost-worker-timeout": "2s"}  #: after which the clu
 JOBS_START = 60.0  #: seconds for jobs to start and their workers to be there
 IMPORTS = os.pathsep.join([str(TESTS), str(Path(ps.__file__).parent.parent)])  #: what a job's Python finds
 
-THREADS = "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"
-
 
 class Site(NamedTuple):
-    """A dask-jobqueue cluster, one worker a job."""
+    """A dask-jobqueue cluster, and the batch system that has its jobs."""
 
     cluster: Any
     client: Client
@@ -35,7 +33,7 @@ class Site(NamedTuple):
         """So many jobs, and wait for their workers."""
         self.cluster.scale(jobs=jobs)
         if jobs:
-            self.client.wait_for_workers(jobs, timeout=JOBS_START)
+            self.client.wait_for_workers(jobs * self.cluster.new_spec["options"]["processes"], timeout=JOBS_START)
 
     def workers(self) -> dict[str, str]:
         """Address → job of the workers there are."""
@@ -44,16 +42,18 @@ class Site(NamedTuple):
 
     def job(self, name: str) -> str:
         """The job of the worker of that name."""
-        return str(self.cluster.workers[name].job_id)
+        started = self.cluster.workers.get(name) or self.cluster.workers[name.rpartition("-")[0]]  # one of several
+        return str(started.job_id)
 
 
 @contextlib.contextmanager
 def starting(kind: Any, system: Any, folder: Path, **defaults: Any) -> Iterator[Callable[..., Site]]:
-    """``start(jobs=2, **options)`` makes a cluster of this class, with so many workers, and its client."""
+    """``start(jobs=2, **options)`` makes a cluster of this class by `settings`, with so many jobs, and its client."""
     with contextlib.ExitStack() as opened, dask.config.set(QUICK):
 
         def start(jobs: int = 0, **options: Any) -> Site:
-            cluster = opened.enter_context(kind(**{**worker_options(folder), **defaults, **options}))
+            ours = {**worker_options(folder), **defaults, **options}
+            cluster = opened.enter_context(kind(**ps.cluster.settings(kind.job_cls.config_name, **ours)))
             client = opened.enter_context(Client(cluster, set_as_default=False))
             site = Site(cluster, client, system)
             site.scale(jobs)
@@ -65,7 +65,7 @@ def starting(kind: Any, system: Any, folder: Path, **defaults: Any) -> Iterator[
 
 
 def worker_options(folder: Path) -> dict[str, Any]:
-    """Of a dask-jobqueue cluster: small jobs that find the tests' helpers, their logs and scratch files in a folder."""
+    """For `settings`: small jobs that find the tests' helpers, their logs and scratch files in a folder."""
     return {
         "cores": 1,
         "processes": 1,
@@ -74,10 +74,7 @@ def worker_options(folder: Path) -> dict[str, Any]:
         "interface": "lo",
         "local_directory": str(folder / "scratch"),
         "log_directory": str(folder / "logs"),
-        "python": f"exec {sys.executable}",
-        "job_script_prologue": [f"export PYTHONPATH={IMPORTS} {THREADS}"],
-        "worker_extra_args": ["--no-dashboard"],
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+        "job_script_prologue": [f"export PYTHONPATH={IMPORTS}"],
         "silence_logs": "critical",
     }
 
@@ -86,5 +83,5 @@ def python_script(folder: Path, *words: Any) -> Path:
     """A batch script that runs this Python with these words, and can be sent signals (``exec``)."""
     script = folder / f"{time.monotonic_ns()}.sh"
     line = shlex.join(["exec", sys.executable, *map(str, words)])
-    script.write_text(f"#!/usr/bin/env bash\nexport PYTHONPATH={IMPORTS} {THREADS}\n{line}\n")
+    script.write_text(f"#!/usr/bin/env bash\nexport PYTHONPATH={IMPORTS}\n{line}\n")
     return script

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
+import dask
 import pytest
+import yaml
 from cluster.helpers import Slow, until
 from faults.helpers import assert_nothing_left, check, launch, under_way
 
 from .site import Site
+from .slurm import DEPLOY
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -53,7 +57,7 @@ def test_a_cancelled_job_comes_back(on_slurm: Start) -> None:
 @pytest.mark.parametrize("whose", ["server", "runner"])
 def test_a_task_takes_more_memory_than_its_job_has(on_slurm: Start, whose: str) -> None:
     """Slurm kills what it finds in the job: the worker, which its nanny starts again, or the job."""
-    site = on_slurm(jobs=3, job_mem="700M", worker_extra_args=["--no-dashboard", "--memory-limit", "0"])
+    site = on_slurm(jobs=3, job_mem="700M", worker_extra_args=["--memory-limit", "0"])
     run = launch(site.client, Slow(delay=0.2))
     server = under_way(run)
     victim = server if whose == "server" else next(address for address in run.status().runners if address != server)
@@ -77,3 +81,16 @@ def test_a_node_is_drained(on_slurm: Start) -> None:
         assert {jobs[new].node for new in set(jobs) - {job}} != {node}
         assert check(run).version.epoch == 1
     assert jobs.keys() == site.system.jobs().keys()
+
+
+def test_jobs_of_two_workers(on_slurm: Start) -> None:
+    """As deploy's jobqueue.yaml makes them: what ends the server's worker ends its neighbour."""
+    site_yaml = yaml.safe_load((DEPLOY / "slurm" / "jobqueue.yaml").read_text())["jobqueue"]["slurm"]
+    with dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **site_yaml}}):
+        site = on_slurm(jobs=2, cores=2, processes=2, python=sys.executable)
+    run = launch(site.client, Slow(delay=0.2))
+    job = site.workers()[under_way(run)]
+    assert sorted(site.workers().values()).count(job) == 2
+    site.system.cancel(job)
+    until(lambda: run.status().epoch == 2)
+    check(run)
