@@ -32,7 +32,7 @@ class Command:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environ = {**os.environ, "PYTHONPATH": IMPORTS, "OMP_NUM_THREADS": "1"}
+        self.environ = {"PYTHONPATH": IMPORTS, "OMP_NUM_THREADS": "1"}
         self.started: list[subprocess.Popen[str]] = []
         X, y = make_data(3000, 4, seed=3)
         pd.DataFrame(X, columns=list("abcd")).assign(late=y).to_csv(folder / "data.csv", index=False)
@@ -47,8 +47,8 @@ class Command:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Begin it, as a shell does."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "paramserver", *words], cwd=self.folder, env=self.environ, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-m", "paramserver", *words], cwd=self.folder, env={**os.environ, **self.environ},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.started.append(process)
         return process
@@ -102,6 +102,27 @@ def test_a_fit(command: Command, slurm: Slurm) -> None:
     assert "certified gap" in err
     assert err.rstrip().endswith("cancelling the jobs")
     assert not slurm.jobs()
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "refusal"),
+    [
+        ("pbs", {"resource_spec": "nodes=1:ppn=1,mem=1gb"}, "invalid partition specified: nosuch"),
+        ("sge", {}, 'job requests unknown queue "nosuch"'),
+    ],
+    ids=["pbs", "sge"],
+)
+def test_other_systems(request: Any, command: Command, system: str, options: dict[str, Any], refusal: str) -> None:
+    request.getfixturevalue(f"on_{system}")
+    options = {"system": system, "job_script_prologue": [f"export PYTHONPATH={IMPORTS}"], **options}
+    out, err = command("fit", command.job(options), "--jobs", "2", "--json")
+    assert json.loads(out.splitlines()[-1])["converged"]
+    assert err.rstrip().endswith("cancelling the jobs")
+    _, err = command("fit", command.job({**options, "queue": "nosuch"}), code=1)
+    assert f"{system} refuses the job: " in err
+    assert refusal in err
+    _, err = command("fit", command.job({**options, "job_extra_directives": ["-h"], "wait": 6}), code=1)
+    assert "no worker within 6 s: 1 pending (" in err
 
 
 def test_by_demand(command: Command, slurm: Slurm) -> None:
@@ -159,6 +180,16 @@ def test_told_to_end_it_leaves_no_jobs(command: Command, slurm: Slurm, number: i
     assert code == 0
     assert err == "cancelling the jobs\n"
     assert not slurm.jobs()
+
+
+def test_jobs_that_end_come_back(command: Command, slurm: Slurm) -> None:
+    process = command.start("fit", command.job({"jobs": 2}, keep=True))
+    command.live(process)
+    first = set(slurm.jobs())
+    slurm.cancel(*first)
+    until(lambda: len(set(slurm.jobs()) - first) == 2, ENDS, every=0.2)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 0
 
 
 def test_told_to_end_while_it_waits(command: Command, slurm: Slurm) -> None:
