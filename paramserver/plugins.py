@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from paramserver.errors import InvalidInput
@@ -76,10 +76,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
-def _classes(kind: str) -> dict[str, Any]:
+def _classes(kind: str) -> Mapping[str, Any]:
     import paramserver as ps
-    from paramserver.consensus import RULES
+    from paramserver.consensus.registry import KNOWN
 
     if kind == "consensus":
-        return dict(RULES)
+        return KNOWN
     return {name: getattr(ps, made) for name, made in (PROBLEMS if kind == "problem" else PENALTIES).items()}

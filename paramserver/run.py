@@ -240,6 +240,20 @@ class Run(Reached):
         await ask_supervisor(self.client, "stop", name=self.name, verify=verify, timeout=75.0)
         return await self._result(120.0)
 
+    def suspend(self) -> None:
+        """End the run here, to go on elsewhere: `resume` at its ``checkpoint=`` has every push that was taken.
+
+        Raises
+        ------
+        InvalidInput
+            It has no server, or was launched without a checkpoint.
+        CheckpointError
+            None could be written, because the run had not read its data yet, or its place cannot be written to. The
+            run goes on.
+        """
+        out: None = self._sync(ask_supervisor, self.client, "suspend", name=self.name, timeout=75.0)
+        return out  # with an asynchronous client: to be awaited
+
     def update(self, *, penalty: Penalty | None = None, tol: float | None = None, **settings: Any) -> Version:
         """Change a live run: penalty, tol, and settings of its rule (rho, min_fresh, max_staleness …).
 

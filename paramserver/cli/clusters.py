@@ -28,6 +28,7 @@ class Place(NamedTuple):
     client: Any
     words: str  #: the options by which other commands reach it
     own: bool  #: made by this command, and ended with it
+    file: str | None = None  #: its scheduler file, where one is needed to be let in
 
     def say_queries(self, name: str) -> None:
         """How to see and stop the run from elsewhere."""
@@ -45,6 +46,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapt", metavar="MIN:MAX", help="as many jobs as the run has work for")
     parser.add_argument("--wait", type=float, metavar="S", help="seconds for the first worker (default 300)")
     parser.add_argument("--tls", action="store_true", default=None, help="encrypt, with a certificate of its own")
+    parser.add_argument(
+        "--detach", metavar="DIR", nargs="?", const="", help="scheduler and server in a job of their own; then leave"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the job script and submit nothing")
     parser.add_argument(
         "--require-tls", action="store_true", default=None, help="refuse a cluster that is not all on tls://"
@@ -113,7 +117,7 @@ def _jobs(request: Request, live: Live) -> Iterator[Place]:
         with started(request, live.show) as (cluster, file), Client(cluster, set_as_default=False) as client:
             live.end()
             words = f"--scheduler-file {shlex.quote(file)}" if file else f"--scheduler {cluster.scheduler_address}"
-            yield Place(client, words, own=True)
+            yield Place(client, words, own=True, file=file)
     finally:
         live.end()
 

@@ -13,7 +13,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from paramserver.cli import clusters, data, model
+from paramserver.cli import clusters, data, detached, model
 from paramserver.cli.clusters import Place
 from paramserver.cli.common import line, print_json, result_dict
 from paramserver.cli.report import Live, report
@@ -55,6 +55,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--summary", action="store_true", help="end with standard errors (needs --penalty none)")
     parser.add_argument("--profile", action="store_true", help="end with a table of where the time went")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--head", metavar="DIR", help=argparse.SUPPRESS)  # within a head job
     parser.set_defaults(run=run)
 
 
@@ -67,29 +68,44 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput("--resume goes on writing where it reads: leave --checkpoint out")
     paths, given, request, lines = _read(args)
     request = clusters.requested(args, request)
+    head = detached.Head(args, request, given) if args.head else None
+    options = _options(args, given)
+    where = partial(_said_where, lines, {**given, "X": paths})
+    with where():
+        if not args.dry_run:
+            _check(args, options)
+        read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
+    name = given.get("name", name)
+    if args.detach is not None:
+        return detached.detach(args, request, name)
     if args.dry_run and request is not None:
         from paramserver.cluster.jobs import script
 
         print(script(request), end="")
         return 0
-    options = _options(args, given)
-    with _said_where(lines, {**given, "X": paths}):
-        _check(args, options)
-        read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
     live = Live()
-    with clusters.reached(args, request, live) as place:
-        with _said_where(lines, {**given, "X": paths}), place.client.as_current():  # passes are made where the fit is
-            fit = _launch(args, {**options, **read(), "name": given.get("name", name)}, place)
+    with clusters.reached(args, request if head is None else head.request, live) as place:
+        with where(), place.client.as_current():  # passes over the data are made where they are fitted
+            fit = _launch(args, {**options, **read(), "name": name}, place)
+        if head is not None:
+            return head.run(fit, place, partial(_show, args, fit))
+        return _watched(args, given, fit, place, live, began)
+
+
+def _watched(
+    args: argparse.Namespace, given: Mapping[str, Any], fit: Any, place: Place, live: Live, began: float
+) -> int:
+    """To the end of the run, or until Ctrl-C leaves it alone."""
+    place.say_queries(fit.name)
+    result = _follow(fit, place, live)
+    if result is None:
+        print(f"left: run {fit.name!r} goes on", file=sys.stderr)
         place.say_queries(fit.name)
-        result = _follow(fit, place, live)
-        if result is None:
-            print(f"left: run {fit.name!r} goes on", file=sys.stderr)
-            place.say_queries(fit.name)
-            return 130
-        kept = partial(_wait_for_interrupt, fit, place) if given.get("keep") else lambda: None
-        _show(args, fit, result, time.monotonic() - began, kept)
-        if result.reason == "stopped" and (args.resume or given.get("checkpoint")):
-            print(f"to go on: {_again(args, given)}", file=sys.stderr)
+        return 130
+    kept = partial(_wait_for_interrupt, fit, place) if given.get("keep") else lambda: None
+    _show(args, fit, result, time.monotonic() - began, kept)
+    if result.reason == "stopped" and (args.resume or given.get("checkpoint")):
+        print(f"to go on: {_again(args, given)}", file=sys.stderr)
     return 0
 
 

@@ -30,7 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--penalty", choices=PENALTIES, help="(default l2)")
     parser.add_argument("--alpha", type=float, help="strength against the sum of losses (default 1.0)")
     parser.add_argument("--l1-ratio", type=float, help="for elasticnet (default 0.5)")
-    parser.add_argument("--consensus", metavar="NAME", help="the rule: auto (default), newton, active, lbfgs, admm")
+    parser.add_argument(
+        "--consensus",
+        metavar="NAME",
+        help="auto (default), newton, active, lbfgs, admm, prox_gradient, sgd, easgd, fedavg, or an installed rule",
+    )
 
 
 def problem(args: argparse.Namespace, file: Named = LOGISTIC) -> Any:

@@ -146,4 +146,5 @@ CLUSTER: dict[str, Callable[[yaml.Node], Any]] = {
     "wait": nodes.number,
     "tls": nodes.flag,
     "warning": nodes.number,
+    "head": nodes.keywords,
 }

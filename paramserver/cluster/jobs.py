@@ -43,7 +43,7 @@ def script(request: Request) -> str:
 
 async def _script(request: Request) -> str:
     tls = credentials.within(os.path.join(_shared(request), ".paramserver-tls-…")) if request.tls else None
-    cluster = _build(request, tls, Submissions(), asynchronous=True)
+    cluster = build(request, tls, Submissions(), asynchronous=True)
     try:
         text: str = cluster.job_script()
     finally:
@@ -75,7 +75,7 @@ def started(request: Request, say: Callable[[str], None]) -> Iterator[Started]:
         # A closed terminal or a kill leaves no jobs behind either
         stack.enter_context(_handling(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP))
         directory, tls = stack.enter_context(credentials.made(_shared(request))) if request.tls else (None, None)
-        cluster = _build(request, tls, submissions)
+        cluster = build(request, tls, submissions)
         try:
             cluster.scale(jobs=request.least)
             wait(request, cluster, submissions, say)
@@ -101,7 +101,7 @@ def _shared(request: Request) -> str:
     return os.path.expanduser(os.path.expandvars(place))
 
 
-def _build(
+def build(
     request: Request, tls: credentials.Credentials | None, submissions: Submissions, asynchronous: bool = False
 ) -> Any:
     """dask-jobqueue's cluster, without a job yet; asynchronous: for its script alone."""

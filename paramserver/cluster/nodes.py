@@ -130,6 +130,13 @@ def plain(node: yaml.Node) -> Any:
     return value
 
 
+def keywords(node: yaml.Node) -> dict[str, Any]:
+    """Keys, with dashes or underscores, and their values."""
+    if not isinstance(node, yaml.MappingNode):
+        raise Wrong("keys and values")
+    return {text(key).replace("-", "_"): plain(item) for key, item in node.value}
+
+
 def is_null(node: yaml.Node) -> bool:
     """Nothing, or ``null``."""
     return bool(node.tag == "tag:yaml.org,2002:null")

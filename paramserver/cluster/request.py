@@ -33,6 +33,8 @@ class Request:
         As for `settings`.
     keywords : dict
         Of dask-jobqueue's class.
+    head : dict
+        What is different for the job of scheduler and server, where the fit is detached.
     lines : dict
         Where keywords were written, as the messages about them begin.
     """
@@ -44,6 +46,7 @@ class Request:
     tls: bool = False
     warning: float = 60.0
     keywords: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] = field(default_factory=dict)
     lines: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from paramserver.cluster.credentials import Credentials, write
 from paramserver.errors import InvalidInput
 
+RESULT = "result.json"  #: beside the scheduler file of a detached fit that has ended
+
 
 class Found(NamedTuple):
     """A scheduler."""
@@ -30,10 +32,9 @@ def read(path: str) -> Found:
         address = said["address"]
         tls = None if said.get("tls") is None else Credentials(**said["tls"])
     except OSError as error:
-        raise InvalidInput(
-            f"the scheduler file {path} cannot be read ({error.strerror}): has the scheduler been started, and is it "
-            "still up?"
-        ) from None
+        result = Path(path).parent / RESULT
+        up = f"its fit has ended, see {result}" if result.exists() else "has the scheduler been started, and is it up?"
+        raise InvalidInput(f"the scheduler file {path} cannot be read ({error.strerror}): {up}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInput(
             f'{path} is no scheduler file: it needs JSON with "address", and may have "tls" with "ca_file", "cert" '

@@ -33,7 +33,7 @@ def recorded(kind: Any, submissions: Submissions) -> Any:
             try:
                 await super().start()
             except (OSError, RuntimeError, ValueError) as error:
-                submissions.refused.append(_said(error))
+                submissions.refused.append(said(error))
                 # An error here would stop the other jobs; a cluster that has forgotten this one tries it again
                 self.status = Status.running
                 asyncio.get_running_loop().call_later(RETRY, self._forget)
@@ -52,7 +52,7 @@ def recorded(kind: Any, submissions: Submissions) -> Any:
     return Recorded
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """The batch system's words in one line: of its stderr or, where that is empty, of its stdout."""
     before, _, stderr = str(error).partition("stderr:\n")
     _, _, stdout = before.partition("stdout:\n")

@@ -61,8 +61,8 @@ def airlines(
     scale : mapping of feature to (mean, sd), optional
         For distance, sched_dep_minute, sched_arr_minute; otherwise those of all rows.
     expand : bool
-        True: one-hot columns as numbers. All years have some 700 columns, 5 kB a row; as codes they
-        are 40 bytes, hence the default, which is not that of `flights`.
+        True: one-hot columns as numbers, 8 bytes each. With hundreds of airports that is kilobytes a
+        row, too much for a file a year; codes take 36 bytes, hence the default, not that of `flights`.
     client : distributed.Client, optional
         Whose workers look and pass; the current one if not given, this process if there is none.
 

@@ -96,7 +96,8 @@ def _url(fs: Any, name: str) -> str:
 
 
 def _open(url: str) -> Any:
-    return need("fsspec", "dataframe").open(url, "rb", compression="infer").open()
+    """A context that gives the file's bytes, unpacked where its suffix says that they are compressed."""
+    return need("fsspec", "dataframe").open(url, "rb", compression="infer")
 
 
 def _check(url: str, names: Sequence[str], layout: Layout) -> None:
@@ -116,8 +117,8 @@ def _csv(url: str, compressed: bool, layout: Layout, rows: int) -> list[Piece]:
     with _open(url) as file:
         head: bytes = file.read(HEAD)
         size = None if compressed else file.seek(0, io.SEEK_END)
-    names = tuple(next(csv.reader([head.partition(b"\n")[0].decode(ENCODING)]), ()))
-    names = tuple(name.strip() for name in names)
+    first = next(csv.reader([head.partition(b"\n")[0].decode(ENCODING)]), [])
+    names = tuple(name.strip() for name in first)
     _check(url, names, layout)
     if size is None:
         return [Piece(url, names)]

@@ -152,7 +152,7 @@ class Server(Engine):
         """The drained state, whole."""
         return await self.durable.drained()
 
-    async def park(self) -> bytes:
+    async def park(self) -> tuple[bytes, bool]:
         """Drain, and hand over what the supervisor is to keep until there is a worker again."""
         if not self.durable.superseded:
             await self.drain()

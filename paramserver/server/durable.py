@@ -43,7 +43,7 @@ class Durable:
         self._kept: tuple[Any, ...] = self._news()  #: what the supervisor has
         self._agreed = self._terms()  #: the supervisor can make a server of
         self._saved: tuple[Any, ...] = ()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._status = "running"  #: of the worker, when it was last looked at
         self._number = 0
         self._had = self._own()
@@ -75,7 +75,7 @@ class Durable:
     def _idle(self, what: str) -> bool:
         return what not in self._tasks or self._tasks[what].done()
 
-    def _start(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks[what] = asyncio.create_task(work)
 
     def _news(self) -> tuple[Any, ...]:
@@ -133,7 +133,8 @@ class Durable:
         if self.store is not None and not self.superseded and self.server.core.params.z is not None:
             await self._save(checkpoint.snapshot(self.server.core, time.monotonic()), LAST_LIMIT)
 
-    async def _save(self, shot: dict[str, Any], limit: float) -> None:
+    async def _save(self, shot: dict[str, Any], limit: float) -> bool:
+        """Whether it is written, and accepted."""
         server, news = self.server, (shot["n"], shot["pushes"], shot["changes"])
         try:
             if news != self._saved:
@@ -142,8 +143,10 @@ class Durable:
                 self._saved = news
                 if not self.superseded:
                     await asyncio.wait_for(asyncio.to_thread(self._prune), limit)
+            return True
         except (InvalidInput, OSError, asyncio.TimeoutError, KeyError, TypeError) as error:
             server.core.notes.say(f"no checkpoint was written: {error or type(error).__name__}")
+            return False
         finally:
             self._next_save = time.monotonic() + server.core.spec.checkpoint_every
 
@@ -171,13 +174,12 @@ class Durable:
             raise ServerGone(f"the server of run {self.server.run_id} was not drained: there is nothing to fetch")
         return await asyncio.to_thread(checkpoint.pack, self._drained)
 
-    async def parked(self) -> bytes:
-        """The state after `drain`: whole, and at the run's URL too; z and clocks alone where that is too large."""
-        state = await self.drained()
+    async def parked(self) -> tuple[bytes, bool]:
+        """The state after `drain`, and whether the run's URL has it too; without local models where it is too large."""
+        state, saved = await self.drained(), False
         if self.store is not None and self._drained is not None and self._drained["z"] is not None:
-            await self._save(self._drained, LAST_LIMIT)
-        if len(state) <= PARKED:
-            return state
-        return await asyncio.to_thread(
-            checkpoint.pack, checkpoint.snapshot(self.server.core, time.monotonic(), anchor=True)
-        )
+            saved = await self._save(self._drained, LAST_LIMIT)
+        if len(state) > PARKED:
+            shot = checkpoint.snapshot(self.server.core, time.monotonic(), anchor=True)
+            state = await asyncio.to_thread(checkpoint.pack, shot)
+        return state, saved

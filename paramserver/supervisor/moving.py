@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 
-from paramserver.errors import CallTimeout, InvalidInput, ParamServerError
+from paramserver.errors import CallTimeout, CheckpointError, InvalidInput, ParamServerError, RunFailed
 from paramserver.server.handle import Handle
 from paramserver.server.takeover import FETCH_LIMIT
 from paramserver.supervisor.data import KEYS_LIMIT
@@ -108,8 +108,25 @@ class Moving(Servers):
             await self._take_in(record, record.handle)
             self.next_epoch(record, record.why)
 
-    async def _take_in(self, record: RunRecord, old: Handle) -> None:
-        state: bytes = await old.direct((await self.client()).rpc, "park", timeout=FETCH_LIMIT)
+    async def _take_in(self, record: RunRecord, old: Handle) -> bool:
+        """Whether the run's checkpoint has it too."""
+        state, saved = await old.direct((await self.client()).rpc, "park", timeout=FETCH_LIMIT)
         record.source = record.anchor = state
         record.why = "every worker was about to end: the server waited for another"
-        logger.info("paramserver: run %s waits for a worker: all that there are are about to end", record.name)
+        logger.info("paramserver: run %s has its state here, and no server", record.name)
+        return bool(saved)
+
+    async def suspend(self, record: RunRecord) -> None:
+        """End a run so that `resume` can go on from its checkpoint, where it is now."""
+        if record.handle is None or not record.live:
+            raise InvalidInput(f"run {record.name!r} has no server to suspend: it is {record.state}")
+        if record.checkpoint is None:
+            raise InvalidInput(f"run {record.name!r} has no checkpoint= to be suspended to: launch it with one")
+        with self._moving(record):
+            saved = await self._take_in(record, record.handle)
+        if not saved:
+            self.next_epoch(record, f"it could not be suspended: no checkpoint was written to {record.checkpoint}")
+            raise CheckpointError(f"run {record.name!r} goes on: no checkpoint was written to {record.checkpoint}")
+        record.handle = None  # it takes nothing more
+        text = f"run {record.name!r} was suspended: {record.way_on}"
+        self.end(record, "failed", "suspended", RunFailed(text))

@@ -19,7 +19,7 @@ class Places:
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self.leaving: set[str] = set()  #: addresses of workers that are about to end
-        self._mortal: dict[str, bool] = {}  #: address → whether it was started with a lifetime
+        self._mortal: dict[str, bool | None] = {}  #: address → whether it has a lifetime; None: it did not say
 
     def here(self) -> list[str]:
         """Workers that stay, for all that is known."""
@@ -52,16 +52,16 @@ class Places:
         if reserved:
             return {"resources": {"paramserver": 1}, "workers": reserved}
         await self._ask(client, here)
-        steady = [address for address in here if not self._mortal.get(address)] or here
+        steady = [address for address in here if self._mortal.get(address) is False] or here
         if not steady or len(steady) == len(self.scheduler.workers):
             return {}
         return {"workers": steady, "allow_other_workers": True}
 
     async def _ask(self, client: Client, addresses: list[str]) -> None:
-        """Who has a lifetime; whoever does not answer soon is taken to have one."""
+        """Who has a lifetime; whoever does not answer soon is asked again another time, and avoided meanwhile."""
         there = self.scheduler.workers
         self._mortal = {address: mortal for address, mortal in self._mortal.items() if address in there}
-        unknown = [address for address in addresses if address not in self._mortal]
+        unknown = [address for address in addresses if self._mortal.get(address) is None]
         if not unknown:
             return
         asked = {address: asyncio.ensure_future(_lifetime(client, address)) for address in unknown}
@@ -79,12 +79,13 @@ class Places:
         return ""
 
 
-async def _lifetime(client: Client, address: str) -> bool:
+async def _lifetime(client: Client, address: str) -> bool | None:
     try:
         answer = await asyncio.wait_for(client.run(_has_lifetime, workers=[address], on_error="return"), ASK_LIMIT)
     except (OSError, asyncio.TimeoutError):
-        return True
-    return answer.get(address) is not False
+        return None
+    said = answer.get(address)
+    return said if isinstance(said, bool) else None
 
 
 def _has_lifetime(dask_worker: Any) -> bool:

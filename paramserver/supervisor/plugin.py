@@ -69,7 +69,7 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
             "claim": self.claim, "find": self.find, "list": self.listing, "wait": self.wait,
             "stop": self.stop, "forget": self.forget, "ended": self.ended, "resumed": self.resumed,
             "add": self.add, "where": self.where, "keep": self.keep, "saved": self.saved, "move": self.move,
-            "needs": self.needs, "leave": self.leave,
+            "needs": self.needs, "leave": self.leave, "suspend": self.suspend,
         }  # fmt: skip
         try:
             return {"status": "OK", "result": await calls[do](**arguments)}
@@ -201,6 +201,10 @@ class Supervisor(SchedulerPlugin):  # type: ignore[misc]
     async def move(self, name: str, worker: str | None) -> str:
         """Move a run's server to another worker: its new address."""
         return await self.keeper.move(self._find(name), worker)
+
+    async def suspend(self, name: str) -> None:
+        """End a run so that it can be resumed from its checkpoint, without a push lost."""
+        await self.keeper.suspend(self._find(name))
 
     async def leave(self, address: str, seconds: float) -> bool:
         """A worker is about to end: returns once nothing of any run is there, or after so many seconds."""

@@ -48,6 +48,32 @@ def test_the_scheduler_dies_and_the_run_goes_on_elsewhere(tmp_path: Path) -> Non
         assert Store(url).names()[-1].startswith("000002")
 
 
+def test_suspended_it_loses_no_push(own: Processes, client: Any, tmp_path: Path) -> None:
+    own.add("a", "b")
+    own.wait_for(client, "a", "b")
+    run = launch(client, Slow(delay=0.1), checkpoint=tmp_path / "run", checkpoint_every=1e6)
+    under_way(run, 70)
+    before = run.status()
+    run.suspend()
+    with pytest.raises(errors.RunFailed, match=r"suspended.*resume"):
+        run.result(timeout=10)
+    again = resume(tmp_path / "run", client)
+    result = check(again)
+    assert any("16 of 16 chunks with their local models" in note for note in result.notes)
+    (taken,) = (int(note.split()[2]) for note in result.notes if note.startswith("resumed from"))
+    assert taken >= before.pushes
+
+
+def test_nothing_to_suspend_to(own: Processes, client: Any) -> None:
+    own.add("a")
+    own.wait_for(client, "a")
+    run = launch(client, Slow(delay=0.1))
+    under_way(run)
+    with pytest.raises(errors.InvalidInput, match="checkpoint="):
+        run.suspend()
+    check(run)
+
+
 def test_what_is_resumed_has_its_settings(own: Processes, client: Any, tmp_path: Path) -> None:
     own.add("a")
     own.wait_for(client, "a")
