@@ -71,8 +71,8 @@ def _warn(addresses: Iterable[str]) -> bool:
     if reached is not None:
         logger.warning(
             "paramserver: data and parameters travel unencrypted, and whoever reaches %s can read them and run code "
-            "there: start scheduler and workers with --tls-ca-file, --tls-cert and --tls-key, and launch with "
-            "require_tls=True to be sure of it",
+            "there: start scheduler and workers with --tls-ca-file, --tls-cert and --tls-key (for paramserver fit's "
+            "own jobs: --tls), and launch with require_tls=True to be sure of it",
             reached,
         )
     return reached is not None

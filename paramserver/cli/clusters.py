@@ -70,6 +70,8 @@ def requested(args: argparse.Namespace, file: Request | None) -> Request | None:
         if args.cluster or given or args.dry_run:
             raise InvalidInput("--scheduler is a cluster that is there: leave --cluster and its options out")
         return None
+    if args.workers and (file or args.cluster):
+        raise InvalidInput("--workers is of a LocalCluster: --jobs says how many jobs, the job file how large they are")
     if file is None and args.cluster is None:
         if given or args.dry_run:
             option = f"--{min(given)}" if given else "--dry-run"

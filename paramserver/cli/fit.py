@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args, given)
     where = partial(_said_where, lines, {**given, "X": paths})
     with where():
+        if not args.dry_run:
+            _check(args, options)
         read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
     name = given.get("name", name)
     if args.detach is not None:
@@ -127,7 +130,7 @@ def _read(args: argparse.Namespace) -> tuple[list[str], dict[str, Any], Any, Map
 
 
 def _options(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What `launch` is given beside the data: objects are made of names, and mistakes seen before a cluster starts."""
+    """What `launch` is given beside the data, objects made of their names."""
     out = {key: value for key, value in given.items() if key not in (*data.COLUMNS, "chunks")}
     out["problem"] = model.problem(args, given.get("problem", model.LOGISTIC))
     if "penalty" in given or not args.resume or args.penalty:
@@ -137,6 +140,25 @@ def _options(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, An
     if args.summary:
         out["inference"] = True
     return {key: value for key, value in out.items() if not (args.resume and key in NOT_RESUMED)}
+
+
+def _check(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+    """What `launch` would refuse, seen before jobs wait in a queue for it."""
+    from paramserver.consensus import named
+    from paramserver.penalties import NoPenalty
+    from paramserver.resumption import earlier, fresh
+    from paramserver.server import inferring
+    from paramserver.server.spec import RunSpec
+
+    problem, rule = options["problem"], options.get("consensus") or named("auto")
+    rule.check(problem)
+    own = {field.name for field in fields(RunSpec)} - {"problem", "penalty"}
+    settings = {key: value for key, value in options.items() if key in own}
+    inferring.check(RunSpec(problem, options.get("penalty") or NoPenalty(), rule, 1, **settings))
+    if args.resume:
+        earlier(args.resume)
+    elif options.get("checkpoint"):
+        fresh(options["checkpoint"])
 
 
 def _launch(args: argparse.Namespace, options: dict[str, Any], place: Place) -> Any:

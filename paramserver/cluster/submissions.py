@@ -53,6 +53,8 @@ def recorded(kind: Any, submissions: Submissions) -> Any:
 
 
 def said(error: Exception) -> str:
-    """The batch system's words, in one line."""
-    _, _, stderr = str(error).partition("stderr:\n")
-    return "; ".join(line.strip() for line in (stderr or str(error)).splitlines() if line.strip())
+    """The batch system's words in one line: of its stderr or, where that is empty, of its stdout."""
+    before, _, stderr = str(error).partition("stderr:\n")
+    _, _, stdout = before.partition("stdout:\n")
+    words = next((text for text in (stderr, stdout) if text.strip()), str(error))
+    return "; ".join(line.strip() for line in words.splitlines() if line.strip())

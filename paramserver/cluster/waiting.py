@@ -37,8 +37,7 @@ def wait(request: Request, cluster: Any, submissions: Submissions, say: Callable
 
 def _check_refused(request: Request, submissions: Submissions) -> None:
     if submissions.refused and len(submissions.refused) >= request.least:
-        said = dict.fromkeys(submissions.refused)
-        raise JobRefused(f"{request.system} refuses the job: {' / '.join(said)} (--dry-run shows the script)")
+        raise JobRefused(f"{request.system} refuses the job: {submissions.refused[-1]} (--dry-run shows the script)")
 
 
 def _described(request: Request, jobs: dict[str, Job] | None) -> str:
