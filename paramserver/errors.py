@@ -91,3 +91,10 @@ class ServerLost(RunFailed):
 
 class StepFailed(RunFailed):
     """A local solve on a worker, or an update on the server, raised."""
+
+    @classmethod
+    def of(cls, where: str, error: Exception) -> StepFailed:
+        """What was raised there, and by what."""
+        out = cls(f"{where}: {type(error).__name__}: {error}")
+        out.__cause__ = error
+        return out

@@ -167,7 +167,8 @@ class Result:
         The gap is certified to tol, whatever ended the run.
     reason : str
         "converged", "separation" (certified, but some coefficients have no finite value: ``notes`` names
-        them), "stopped", "until", "max_seconds", "max_pushes", "stalled".
+        them), "stopped", "until", "max_seconds", "max_pushes", "stalled" (no progress any more: a rule that is
+        not exact is at its floor), "diverged" (z is the best that was verified, or the null model).
     penalty : str
         R, and of what: with ``standardize`` of the coefficients times their columns' deviation.
     notes : tuple of str

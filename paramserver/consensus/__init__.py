@@ -1,37 +1,34 @@
-"""Consensus rules, one a file; `base` says what one is."""
+"""Consensus rules, one a file; `base` says what one is, `registry` finds them by name."""
 
 from paramserver.consensus.active import ActiveNewton
 from paramserver.consensus.admm import ADMM
 from paramserver.consensus.auto import Auto
 from paramserver.consensus.base import Absorbed, Consensus, Exact, Line, Pull, Setup
+from paramserver.consensus.easgd import EASGD
+from paramserver.consensus.fedavg import FedAvg
 from paramserver.consensus.lbfgs import LBFGS
 from paramserver.consensus.newton import AggregatedNewton
-from paramserver.errors import InvalidInput
+from paramserver.consensus.prox_gradient import ProxGradient
+from paramserver.consensus.registry import RULES, named, names
+from paramserver.consensus.sgd import AsyncSGD
 
 __all__ = [
     "ADMM",
+    "EASGD",
     "LBFGS",
+    "RULES",
     "Absorbed",
     "ActiveNewton",
     "AggregatedNewton",
+    "AsyncSGD",
     "Auto",
     "Consensus",
     "Exact",
+    "FedAvg",
     "Line",
+    "ProxGradient",
     "Pull",
     "Setup",
     "named",
+    "names",
 ]
-
-RULES: dict[str, type[Consensus]] = {
-    "auto": Auto, "newton": AggregatedNewton, "active": ActiveNewton, "lbfgs": LBFGS, "admm": ADMM,
-}  # fmt: skip
-
-
-def named(consensus: str | Consensus) -> Consensus:
-    """A rule by its name, or as it is."""
-    if isinstance(consensus, Consensus):
-        return consensus
-    if isinstance(consensus, str) and consensus in RULES:
-        return RULES[consensus]()
-    raise InvalidInput(f"consensus must be one of {sorted(RULES)} or a Consensus object, got {consensus!r}")

@@ -22,6 +22,10 @@ from paramserver.views import Residuals
 from paramserver.workers.problems.base import Problem, require
 from paramserver.workers.solvers import prox, times
 
+CHANGES = 20  #: of rho by balancing
+STEEPEST = 5.0  #: times, a change
+WORTH = 2.0  #: times, from which a change is made
+
 
 @dataclass
 class ADMMState:
@@ -33,6 +37,8 @@ class ADMMState:
     rho: float
     rows: float
     rows_seen: float
+    before: Array  #: z a sweep ago
+    changes: int = 0  #: of rho
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,11 @@ class ADMM(Consensus):
         > 0; 0.1 to 1 with a Hessian metric.
     relaxation : float
         Over-relaxation α in (0, 2) (Boyd et al. 2011, 3.4.3).
+    balance : bool
+        Residual balancing (Boyd et al. 2011, 3.4.1): rho follows the ratio of the primal to the dual
+        residual, each relative to its own scale and in the metric (Wohlberg 2017), so that it may be
+        orders of magnitude off at first. It is changed at most 20 times, after which nothing stands
+        in the way of convergence.
     min_fresh, max_staleness :
         See `Consensus`.
     """
@@ -56,6 +67,7 @@ class ADMM(Consensus):
     metric: Literal["hessian", "diagonal", "identity"] = "hessian"
     rho: float = 0.3
     relaxation: float = 1.6
+    balance: bool = False
 
     payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
         "x": ("p",), "w": ("p",), "y": ("p",), "f": (), "M": ("p", "p"),
@@ -91,7 +103,7 @@ class ADMM(Consensus):
     def init(self, setup: Setup) -> ADMMState:
         p = setup.p
         B = np.zeros((p, p) if self.metric == "hessian" else p)
-        return ADMMState(setup.start.z, B, np.zeros(p), self.rho, float(setup.rows), 0.0)
+        return ADMMState(setup.start.z, B, np.zeros(p), self.rho, float(setup.rows), 0.0, setup.z)
 
     # -- the worker ------------------------------------------------------------------------------
 
@@ -161,18 +173,34 @@ class ADMM(Consensus):
         if isinstance(old, ADMM) and old.metric != self.metric:
             raise InvalidInput(f"the metric of a live run is fixed ({old.metric!r}): launch a new one with z0= its z")
         ratio = state.rho / self.rho
+        changes = state.changes + (ratio != 1.0)
         for chunk, slot in slots.items():
             slots[chunk] = {**slot, "w": z + ratio * (slot["w"] - z)}
-        return self.rebuild(replace(state, rho=self.rho), slots, z)
+        return self.rebuild(replace(state, rho=self.rho, changes=changes), slots, z)
 
-    def hessian(self, slot: Fields) -> Array | None:
-        return np.asarray(slot["M"]) if self.metric == "hessian" else None
+    def tuned(
+        self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array
+    ) -> tuple[Consensus, ADMMState]:
+        """√(r/s) times rho, for the relative residuals r = ‖x − z‖/max(‖x‖, ‖z‖) and s = ‖z − z_before‖/‖u‖."""
+        moved, state = z - state.before, replace(state, before=z)
+        if not self.balance or state.changes >= CHANGES:
+            return self, state
+        far = z - state.ref
+        apart, x, u = (
+            sum(_square(slot["M"], slot[name] - centre) for slot in slots.values())
+            for name, centre in (("x", z), ("x", state.ref), ("w", z))
+        )
+        above, below = apart * u, max(x, _square(state.B, far)) * _square(state.B, moved)
+        if not (above > 0 and below > 0):
+            return self, state
+        factor = float(np.clip((above / below) ** 0.25, 1.0 / STEEPEST, STEEPEST))
+        return (self if 1.0 / WORTH < factor < WORTH else replace(self, rho=self.rho * factor)), state
 
     def residuals(self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """Boyd et al. 2011, section 3.3: (Σ‖x_i − z‖²_{M_i})^½ and dist(Σy_i, ∂R(z))."""
         if state.rows_seen < state.rows:
             return Residuals(np.inf)
-        apart = sum(float((slot["x"] - z) @ times(slot["M"], slot["x"] - z)) for slot in slots.values())
+        apart = sum(_square(slot["M"], slot["x"] - z) for slot in slots.values())
         y = np.sum([slot["y"] for slot in slots.values()], axis=0)
         off = y - penalty.subgradient(z, y)
         # Its diagonal only: B itself may be singular (all levels of a factor), and B⁻¹ explode.
@@ -195,6 +223,11 @@ def _relative(slots: list[Fields], z: Array, primal: float, dual: float, rho: fl
     scales = max(x, np.sqrt(len(slots)) * np.linalg.norm(z), first), max(y, rho * sum(slot["first"] for slot in slots))
     pairs = zip((primal, dual), scales, strict=True)
     return float(max(0.0 if residual == 0 else residual / scale if scale else np.inf for residual, scale in pairs))
+
+
+def _square(M: Array, v: Array) -> float:
+    """‖v‖²_M"""
+    return float(v @ times(M, v))
 
 
 def _has(problem: Problem, method: str) -> bool:

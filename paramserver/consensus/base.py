@@ -3,11 +3,12 @@
 A rule is a frozen dataclass of settings. The worker's half (`step`) is pure; the server's half
 keeps a state S, a dataclass of arrays that it alone changes, and one *slot* of fields a chunk,
 which the framework keeps and hands back. Both are checkpointed by the framework. Nothing here
-imports Dask; try a rule with `paramserver.simulate` and `paramserver.testing.check_rule` first.
+imports Dask; try a rule with `paramserver.simulate` and `paramserver.testing.check_consensus` first.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from paramserver.certificate import Model
-from paramserver.errors import InvalidInput
+from paramserver.errors import InvalidInput, MissingMethod
 from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import Bound
 from paramserver.views import Residuals
@@ -111,6 +112,13 @@ class Consensus(ABC):
     #: What its verifications give: "duality gap", or "first-order", a proof too but a looser one.
     certificate: ClassVar[str] = "duality gap"
 
+    def __new__(cls, *args: Any, **settings: Any) -> Consensus:
+        lacking = sorted(getattr(cls, "__abstractmethods__", ()))
+        if lacking:
+            lines = "\n".join(f"    def {name}{inspect.signature(getattr(cls, name))}" for name in lacking)
+            raise MissingMethod(f"{cls.__name__} lacks what every rule needs; define on it\n{lines}".replace("'", ""))
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         if self.min_fresh is not None and self.min_fresh < 1:
             raise InvalidInput(f"min_fresh must be ≥ 1, got {self.min_fresh}")
@@ -156,6 +164,10 @@ class Consensus(ABC):
     def support(self, state: Any, penalty: Bound) -> np.ndarray | None:
         """The coordinates on which verifications ask for Hessians; None: all."""
         return None
+
+    def floor(self, setup: Setup) -> float:
+        """The gap, over F(null model), below which z is not expected to come, known before any push; 0: none."""
+        return 0.0
 
     def certifies(self, penalty: Bound) -> bool:
         """Whether verifications can prove a gap under this penalty; else the estimate must do."""
@@ -211,6 +223,10 @@ class Consensus(ABC):
     def update(self, state: Any, old: Consensus, slots: dict[int, Fields], z: Array) -> Any:
         """This rule takes over from ``old`` settings on a live run; may change ``slots``."""
         return state
+
+    def tuned(self, state: Any, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> tuple[Consensus, Any]:
+        """(settings that suit better than these, state), about once a sweep; new ones are then put to `update`."""
+        return self, state
 
     def residuals(self, state: Any, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """How far z is, in units of the objective; nan: only stalls and limits end the run."""

@@ -71,10 +71,17 @@ class Changes(ABC):
             self._another()
         self.stopping.restart()
         self.notes.unfind()
+        self._say_floor()
         if self.state != "surveying":
             self._thaw()
         self.reason, self.ended_at = "", None
         return self.params.version._replace(n=self.params.version.n + 1)
+
+    def _say_floor(self) -> None:
+        """A tolerance that the rule does not reach is worth a note."""
+        setup = self.params.setup
+        assert setup is not None
+        self.notes.find(findings.floor(self.params.rule, setup, self.stopping.allowed() / self.stopping.scale))
 
     def _check_live(self) -> None:
         if self.state in ("finished", "failed"):

@@ -23,7 +23,7 @@ from paramserver.server.least_norm import LeastNorm
 from paramserver.server.parameters import Parameters
 from paramserver.server.record import Record
 from paramserver.server.resuming import Resumed
-from paramserver.server.spec import RunSpec
+from paramserver.server.spec import RunSpec, check_memory
 from paramserver.server.stopping import Stopping
 from paramserver.server.timesheet import Timesheet
 from paramserver.server.verifier import Verifier
@@ -100,7 +100,7 @@ class Core(Changes):
         except RunFailed as error:
             self._chunk_failed(push.chunk, error, now)
         except Exception as error:  # a rule's absorb or adopt: the caller has other pushes to deliver
-            self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
+            self.fail(StepFailed.of(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
         return Outcome.LATE
 
     def _failed(self, push: Failure, now: float) -> Outcome:
@@ -119,7 +119,7 @@ class Core(Changes):
         try:
             return self.intake.replay(push, now)
         except Exception as error:
-            self.fail(_step_failed(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
+            self.fail(StepFailed.of(f"{type(self.params.rule).__name__}, absorbing chunk {push.chunk}", error), now)
         return Outcome.LATE
 
     def _chunk_failed(self, chunk: int, error: Exception, now: float) -> None:
@@ -169,7 +169,7 @@ class Core(Changes):
         except InvalidInput as error:  # settings that do not fit the data, which are known only now
             self.fail(RunFailed(str(error)), now)
         except Exception as error:
-            self.fail(_step_failed(f"{type(self.params.rule).__name__} on the server", error), now)
+            self.fail(StepFailed.of(f"{type(self.params.rule).__name__} on the server", error), now)
 
     def _begin(self, now: float) -> None:
         """Surveyed, and the null model is settled: go, or go on with the chunks there are now."""
@@ -184,6 +184,7 @@ class Core(Changes):
                 self.notes.say(self.resumed.enter(self.params, now))
                 self.resumed = None
             self.notes.say(self.params.chosen)
+            self._say_floor()
             self.stopping.superlinear = self.params.rule.adopts
         else:
             self.params.recount(start)
@@ -195,17 +196,11 @@ class Core(Changes):
             self._verify(now)
 
     def _fits(self, p: int, n_chunks: int) -> None:
-        """The slots must leave the server's worker half of its memory."""
-        need = self.params.rule.slot_bytes(p) * n_chunks
-        if self.memory_limit is not None and need > self.memory_limit / 2:
-            raise RunFailed(
-                f"the server would keep {need / 2**30:.1f} GiB ({n_chunks} chunks, p = {p}), more than "
-                f"half of its worker's {self.memory_limit / 2**30:.1f} GiB: use fewer chunks, a larger worker, or a "
-                'rule that keeps less, such as ADMM(metric="diagonal")'
-            )
+        check_memory(self.params.rule, p, n_chunks, self.memory_limit)
 
     def _new_z(self, now: float) -> None:
-        self.params.recompute(now)
+        if not self.params.recompute(now):
+            return self._diverged(now)
         estimate = self._look(now)
         if self.state != "running" or estimate is None:
             return
@@ -248,10 +243,19 @@ class Core(Changes):
         self._log(now, certified=True)
         if self.ending:
             self._conclude(self.ending, now)
+        elif how == "stalled" and self.verifier.risen:
+            self._diverged(now)
         elif how in ENDS:
             self._conclude(ENDS[how], now)
         elif not self.verifier.search(self._limit(now)):
             self._thaw()
+
+    def _diverged(self, now: float) -> None:
+        """z is not finite, or stays where F is above the null model's: end at the best there was."""
+        self._log(now)
+        self.notes.say(self.verifier.retreat(now))
+        self._thaw()
+        self.end("diverged", now)
 
     def _conclude(self, reason: str, now: float) -> None:
         """End with exact values at hand: of all optima give the one of least norm."""
@@ -298,7 +302,7 @@ class Core(Changes):
         try:
             return self._assignment(chunk, task, fetch, runner, have, now)
         except Exception as error:
-            self.fail(_step_failed(f"{type(self.params.rule).__name__}, planning chunk {chunk}", error), now)
+            self.fail(StepFailed.of(f"{type(self.params.rule).__name__}, planning chunk {chunk}", error), now)
             return Stop(self.reason)
 
     def _assignment(
@@ -392,9 +396,3 @@ class Core(Changes):
         gap = np.nan if verified is None else verified.gap_absolute
         counts = (now - self.started, float(self.params.version.n), float(self.record.pushes))
         self.record.version((*counts, self.objective, self.residuals.estimate, gap), certified)
-
-
-def _step_failed(where: str, error: Exception) -> StepFailed:
-    out = StepFailed(f"{where}: {type(error).__name__}: {error}")
-    out.__cause__ = error
-    return out

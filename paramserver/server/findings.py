@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from paramserver.consensus.base import Consensus, Setup
 from paramserver.identify import Undetermined
 from paramserver.penalties import Bound, Norms
 from paramserver.server.parameters import Parameters
@@ -27,8 +28,9 @@ class Notes(list[str]):
 
     def find(self, text: str) -> None:
         """Once, and until the objective is another."""
-        self.say(text)
-        self.found.add(text)
+        if text:
+            self.say(text)
+            self.found.add(text)
 
     def unfind(self) -> None:
         """Another objective: what was found of the old one does not hold for it."""
@@ -63,6 +65,18 @@ def notes(params: Parameters, found: Undetermined, names: tuple[str, ...] | None
         else:
             out.append(f"linearly dependent in the rows that have curvature to speak of here: {shown}: given as found")
     return out
+
+
+def floor(rule: Consensus, setup: Setup, tol: float) -> str:
+    """That this rule does not come to the tolerance."""
+    least = rule.floor(setup)
+    if not tol < least:
+        return ""
+    return (
+        f"{type(rule).__name__} is not exact: with these settings and chunks that are alike it comes to a gap of about "
+        f"{least:.1g}, not to tol = {tol:.1g}, and less far where chunks differ; expect it to stall, or pass an exact "
+        'rule: consensus="auto"'
+    )
 
 
 def separation(params: Parameters, coordinates: Iterable[int], names: tuple[str, ...] | None) -> str:

@@ -53,6 +53,7 @@ class Parameters:
         self.bound: Bound
         self.state: Any = None
         self._since_rebuild = 0
+        self._tuned_at = 0.0  #: reports, when the rule was last asked for better settings
         self._live: list[int] = []
         self._whole = False  #: every chunk has reported
         self._seen: tuple[set[int], Array | None] = set(), None  #: those that had, last time, and their survey
@@ -296,14 +297,30 @@ class Parameters:
         late = (i for i, n in pulled.items() if self.version.n - n >= limit and i not in self.fresh)
         return tuple(i for i in late if self._has_news(self.slots[i]))
 
-    def recompute(self, now: float) -> None:
-        """The rule's new z, from all that was absorbed."""
+    def recompute(self, now: float) -> bool:
+        """The rule's new z, from all that was absorbed; False where that is not finite, and the last one stays."""
         assert self.z is not None
         if self._since_rebuild >= max(REBUILD, 2 * len(self.slots)):
             self.state = self.rule.rebuild(self.state, self.fields(), self.z)
             self._since_rebuild = 0
-        z, self.state = self.rule.consensus(self.state, self.bound, self.z)
+        self._tune(now)
+        with np.errstate(over="ignore", invalid="ignore"):
+            z, self.state = self.rule.consensus(self.state, self.bound, self.z)
+        if not np.isfinite(z).all():
+            return False
         self.jump(z, now)
+        return True
+
+    def _tune(self, now: float) -> None:
+        """The rule's own change of its settings, at most once a sweep of all chunks."""
+        slots = self.fields()
+        if self.reports - self._tuned_at < 1.0 or len(slots) < len(self.live):
+            return
+        assert self.z is not None
+        self._tuned_at = self.reports
+        rule, self.state = self.rule.tuned(self.state, slots, self.bound, self.z)
+        if rule is not self.rule:
+            self.update(None, rule, now)
 
     def jump(self, z: Array, now: float) -> None:
         """Publish this z as the next version."""
@@ -349,7 +366,8 @@ class Parameters:
         """The rule's residuals at today's z."""
         if self.z is None or self.state is None:
             return Residuals(float("nan"))
-        out = self.rule.residuals(self.state, self.fields(), self.bound, self.z)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverges
+            out = self.rule.residuals(self.state, self.fields(), self.bound, self.z)
         return Residuals(*(float(v) for v in out))
 
     def objective(self) -> float:
@@ -359,7 +377,8 @@ class Parameters:
             return float("nan")
         if self.setup is not None and np.isnan(self.setup.start.objective):  # of a problem without values
             return float("nan")
-        return float(self.rule.objective(fields, self.bound, self.z))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(self.rule.objective(fields, self.bound, self.z))
 
 
 def with_settings(rule: Consensus, changes: dict[str, Any]) -> Consensus:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from paramserver.consensus.base import Consensus
-from paramserver.errors import InvalidInput
+from paramserver.errors import InvalidInput, RunFailed
 from paramserver.messages import Array
 from paramserver.penalties import Penalty
 from paramserver.views import Status
@@ -90,3 +90,14 @@ def check_z0(z0: Any, p: int) -> None:
     """A start must be a whole z."""
     if np.shape(z0) != (p,):
         raise InvalidInput(f"z0 has shape {np.shape(z0)}, this problem's z has ({p},), the intercept last")
+
+
+def check_memory(rule: Consensus, p: int, n_chunks: int, limit: int | None) -> None:
+    """The slots must leave the server's worker half of its memory (bytes; None: not known)."""
+    need = rule.slot_bytes(p) * n_chunks
+    if limit is not None and need > limit / 2:
+        raise RunFailed(
+            f"the server would keep {need / 2**30:.1f} GiB ({n_chunks} chunks, p = {p}), more than "
+            f"half of its worker's {limit / 2**30:.1f} GiB: use fewer chunks, a larger worker, or a "
+            'rule that keeps less, such as ADMM(metric="diagonal")'
+        )

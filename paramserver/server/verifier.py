@@ -46,6 +46,8 @@ class Verifier:
     _damped: bool = False  #: nor, if that fails too, one along a shorter step
     _slope: tuple[Array, Array] | None = field(default=None, repr=False)  #: exact gradient and reach, at that z
     _asked: int = 0  #: gathers begun
+    risen: bool = False  #: F was above the null model's, or infinite, at the last z
+    _best: tuple[float, Array] | None = field(default=None, repr=False)  #: the least exact F, and its z
     last: bool = False  #: the run ends with the next one: its gap is proven however large
     _line: Line | None = field(default=None, repr=False)
     _searching: Line | None = field(default=None, repr=False)
@@ -81,7 +83,8 @@ class Verifier:
         self.gather = self.verified = self.hessian = None
         self._model = self._rest = self._line = self._searching = None
         self.runaway, self._looks, self._moved, self.estimate = (), 0, 0.0, np.inf
-        self._passed = self._stuck = self._damped = False
+        self._passed = self._stuck = self._damped = self.risen = False
+        self._best = None
         self.hessians.void()
 
     def fields(self, chunk: int) -> Fields:
@@ -221,12 +224,16 @@ class Verifier:
 
     def _certify(self, objective: float, gap: float, kind: str) -> None:
         """Exact F of today's z, and a bound of what it is above F*."""
+        assert self.params.z is not None
+        if self._best is None or objective < self._best[0]:
+            self._best = objective, self.params.z
         self.verified = Verified(self.params.version, objective, gap / self.stopping.scale, gap, kind)
 
     def _judge(self, gap: float, now: float, limit: float, proven: bool = True) -> str:
         """What to do about this gap; not ``proven``: about what it is, or coordinates off the support are left out."""
         model, stopping, borrowed = self._model, self.stopping, self.hessians.borrowed
         assert model is not None
+        self.risen = model.objective > self._start * (1.0 + 1e-9)
         if proven:
             self._prove(gap)
             if self._passed and not (self.runaway and self._can_do_without):
@@ -258,7 +265,7 @@ class Verifier:
 
     def _judge_too_far(self, z: Array, now: float) -> str:
         """F is infinite (it overflows): nothing is certified; back to the rule's anchor, or to the null model."""
-        self.hessian, self.runaway, self._looks = None, (), 0
+        self.hessian, self.runaway, self._looks, self.risen = None, (), 0, True
         nowhere = Model(z, np.inf, np.inf, z, np.zeros_like(z), 0.0, np.inf, 0.0, 0.0)
         self.params.state, self._line = self.params.rule.judge(self.params.state, nowhere)
         if self._line is None:
@@ -326,6 +333,26 @@ class Verifier:
         self.params.jump(z, now)
         self._certify(objective, gap, was.certificate)
         return True
+
+    @property
+    def _start(self) -> float:
+        """F of the null model; infinite where that is out of R's domain."""
+        setup = self.params.setup
+        assert setup is not None
+        return setup.start.objective + self.params.bound.value(setup.start.z)
+
+    def retreat(self, now: float) -> str:
+        """Publish the best z of which F is known, or the null model; what to say of that."""
+        assert self.params.setup is not None
+        was, version = "the null model", self.params.version.n
+        z = self.params.bound.project(self.params.setup.start.z)
+        if self._best is not None and self._best[0] < self._start:
+            was, z = f"the best z that was verified, of F = {self._best[0]:.6g}", self._best[1]
+        self.params.jump(z, now)
+        return (
+            f"diverged: by version {version} z was not finite, or F above the null model's; given is {was}: "
+            'take shorter steps (rate=, rho=), or pass consensus="auto"'
+        )
 
     def _promise(self, gap: float) -> float:
         """A Newton step's next gap: the curvatures are off by what they drifted, or by the reach on the way to z⁺."""

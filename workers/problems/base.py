@@ -28,6 +28,7 @@ CAPABILITIES = {
     "fenchel": "fenchel(data, z, step, move=None, kept=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, "
     "θ = ℓ' + ℓ''xᵀstep, or with the curvatures ``kept`` for ℓ'' (if `bending`); "
     "any c ≥ ℓ*(θ) will do in its place, the same for every move",
+    "batch": "batch(data, rows, seed) -> data of so many of its rows, drawn by the seed (a tuple of int)",
     "sample": "sample(data, every) -> data of one row in so many, the same at every call",
     "dual": "dual(data, z, step, kept=None) -> Xᵀθ, (p,), for fenchel's θ: the gradient plus the Hessian times step",
     "fenchel_bound": "fenchel_bound(bend, reach) -> a bound of fenchel from stepᵀH step and max|xᵀstep|, or None",

@@ -220,6 +220,12 @@ class Passes(Problem):
         out: Data = data.memo["sample"]
         return out
 
+    def batch(self, data: Data, rows: int, seed: tuple[int, ...]) -> Data:
+        """So many of the rows, without replacement."""
+        drawn = np.random.default_rng((*seed, data.rows)).choice(data.rows, rows, replace=False)
+        drawn.sort()  # in the order of memory
+        return data.take(drawn)
+
     def curvature(self, data: Data, z: Array) -> Array:
         """The weighted losses' second derivatives at z, (n,)."""
         return self._weighed(data, slice(None), self.margins(data, z)).second
