@@ -13,7 +13,17 @@ from paramserver._version import __version__
 
 if TYPE_CHECKING:
     from paramserver import cluster, datasets, errors, testing
-    from paramserver.consensus import ADMM, LBFGS, ActiveNewton, AggregatedNewton, Consensus
+    from paramserver.consensus import (
+        ADMM,
+        EASGD,
+        LBFGS,
+        ActiveNewton,
+        AggregatedNewton,
+        AsyncSGD,
+        Consensus,
+        FedAvg,
+        ProxGradient,
+    )
     from paramserver.launching import connect, fit, forget, launch, resume
     from paramserver.launching import list_runs as list
     from paramserver.paths import Path, path
@@ -42,9 +52,12 @@ _HOME = {
     "ADMM": "paramserver.consensus",
     "ActiveNewton": "paramserver.consensus",
     "AggregatedNewton": "paramserver.consensus",
+    "AsyncSGD": "paramserver.consensus",
     "Box": "paramserver.penalties",
     "Consensus": "paramserver.consensus",
+    "EASGD": "paramserver.consensus",
     "ElasticNet": "paramserver.penalties",
+    "FedAvg": "paramserver.consensus",
     "Gamma": "paramserver.workers.problems",
     "GroupL1": "paramserver.penalties",
     "Huber": "paramserver.workers.problems",
@@ -63,6 +76,7 @@ _HOME = {
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
     "Profile": "paramserver.profile",
+    "ProxGradient": "paramserver.consensus",
     "Proximal": "paramserver.workers.problems",
     "Quantile": "paramserver.workers.problems",
     "Result": "paramserver.views",
@@ -88,9 +102,12 @@ __all__ = [
     "ADMM",
     "ActiveNewton",
     "AggregatedNewton",
+    "AsyncSGD",
     "Box",
     "Consensus",
+    "EASGD",
     "ElasticNet",
+    "FedAvg",
     "Gamma",
     "GroupL1",
     "Huber",
@@ -109,6 +126,7 @@ __all__ = [
     "Poisson",
     "Problem",
     "Profile",
+    "ProxGradient",
     "Proximal",
     "Quantile",
     "Result",

@@ -90,7 +90,9 @@ def launch(
         ``offset=log(exposure)`` by another name; only one of both.
     penalty : Penalty
         ``NoPenalty()`` if not given; `L1`, `L2`, `ElasticNet`, `GroupL1`, `Box`, `NonNegative`, or your own.
-    consensus : "auto", "newton", "active", "lbfgs", "admm" or Consensus
+    consensus : str or Consensus
+        "auto", "newton", "active", "lbfgs", "admm", "prox_gradient", "sgd", "easgd", "fedavg", the name of a
+        rule that another package brings, or a rule with settings of your own.
         auto: `AggregatedNewton` where its Hessians fit 1 GB and there are at most 4000 columns; else
         `ActiveNewton` where the penalty has an L1 term and `LBFGS` where it is smooth. The status and
         the result say which, and why, in their notes.

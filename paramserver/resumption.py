@@ -7,7 +7,7 @@ import os
 from typing import Any, NamedTuple
 
 import paramserver.penalties as penalties
-from paramserver.consensus import RULES, Consensus
+from paramserver.consensus import Consensus, of_class
 from paramserver.errors import CheckpointError, InvalidInput
 from paramserver.penalties import Penalty
 from paramserver.server import checkpoint
@@ -29,12 +29,12 @@ class Earlier(NamedTuple):
         return int(self.name.partition("-")[0])
 
     def consensus(self) -> Consensus:
-        """Its rule, where that is one of ours."""
+        """Its rule, where that has a name."""
         stored = self.state["rule"]
-        known = {type(rule()).__qualname__: type(rule()) for rule in RULES.values()}
-        if stored["type"] not in known:
+        rule = of_class(stored["type"])
+        if rule is None:
             raise InvalidInput(f"the run's rule was {stored['type']}: pass it as consensus=")
-        return _again(known[stored["type"]], stored["settings"])  # type: ignore[no-any-return]
+        return _again(rule, stored["settings"])  # type: ignore[no-any-return]
 
     def penalty(self) -> Penalty:
         """Its penalty, where that is one of ours."""

@@ -37,7 +37,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
     model.add(parser)
-    parser.add_argument("--consensus", choices=("auto", "newton", "active", "lbfgs", "admm"), default="auto")
+    parser.add_argument(
+        "--consensus", default="auto", metavar="NAME", help="the rule, an installed one too (default auto)"
+    )
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
@@ -67,17 +69,18 @@ def _positive(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Load, launch, watch, report."""
     import paramserver as ps
+    from paramserver.consensus import named
 
     began = time.monotonic()
     if args.summary and args.json:
         raise InvalidInput("--summary prints a table: leave --json out")
-    problem, penalty = model.problem(args), model.penalty(args)
+    problem, penalty, rule = model.problem(args), model.penalty(args), named(args.consensus)
     X, y, beside, name = _data(args)
     if args.checkpoint and args.resume:
         raise InvalidInput("--resume goes on writing where it reads: leave --checkpoint out")
     with _cluster(args) as (client, address):
         options = {
-            **beside, "penalty": penalty, "consensus": args.consensus, "name": name, "client": client, "tol": args.tol,
+            **beside, "penalty": penalty, "consensus": rule, "name": name, "client": client, "tol": args.tol,
             "max_seconds": args.max_seconds, "keep": args.keep, "inference": args.summary or None,
             "checkpoint_every": args.checkpoint_every, "on_chunk_loss": args.on_chunk_loss,
             "on_chunk_change": args.on_chunk_change, "require_tls": args.require_tls,

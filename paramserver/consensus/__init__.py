@@ -9,7 +9,7 @@ from paramserver.consensus.fedavg import FedAvg
 from paramserver.consensus.lbfgs import LBFGS
 from paramserver.consensus.newton import AggregatedNewton
 from paramserver.consensus.prox_gradient import ProxGradient
-from paramserver.consensus.registry import RULES, named, names
+from paramserver.consensus.registry import RULES, named, names, of_class
 from paramserver.consensus.sgd import AsyncSGD
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "Setup",
     "named",
     "names",
+    "of_class",
 ]

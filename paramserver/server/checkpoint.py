@@ -96,6 +96,11 @@ def unpack(data: bytes) -> dict[str, Any]:
     return state  # type: ignore[no-any-return]
 
 
+def again(value: Any) -> Any:
+    """A part of a state as a checkpoint brings it back."""
+    return msgpack.unpackb(msgpack.packb(value, default=_pack), ext_hook=_unpack, strict_map_key=False)
+
+
 def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
     """A core that goes on where ``data`` left off, in a new epoch; whole, or not at all.
 

@@ -15,7 +15,7 @@ from paramserver.consensus import ADMM, AggregatedNewton
 from paramserver.errors import InvalidInput, MissingMethod
 from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
 from paramserver.server.checkpoint import _named, _pack, _renamed, _unpack
-from paramserver.testing import check_penalty, check_problem, check_rule
+from paramserver.testing import check_consensus, check_penalty, check_problem
 from paramserver.workers.problems import (
     Gamma,
     Huber,
@@ -380,11 +380,11 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize("problem", [Logistic(), LeastSquares(fit_intercept=False)], ids=repr)
 def test_rule(rule, problem):
-    check_rule(rule, problem)
+    check_consensus(rule, problem)
 
 
 def test_rule_on_data_of_ones_own():
-    check_rule(AggregatedNewton(), LeastSquares(), X, NUMBERS)
+    check_consensus(AggregatedNewton(), LeastSquares(), X, NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,7 @@ class Random(ADMM):
 )
 def test_broken_rule_is_found(rule, error, law):
     with pytest.raises(error, match=law):
-        check_rule(rule)
+        check_consensus(rule)
 
 
 def test_rule_names_what_the_problem_lacks():
@@ -472,4 +472,4 @@ def test_rule_names_what_the_problem_lacks():
             return Start(np.zeros(4), 1.0)
 
     with pytest.raises(MissingMethod, match=r"def evaluate\(data, z\)"):
-        check_rule(AggregatedNewton(), Plain(), X, NUMBERS)
+        check_consensus(AggregatedNewton(), Plain(), X, NUMBERS)

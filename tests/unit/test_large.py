@@ -18,7 +18,7 @@ from paramserver.errors import InvalidInput, MissingMethod, RunFailed
 from paramserver.messages import Version
 from paramserver.penalties import Bound
 from paramserver.simulator import Network, simulate
-from paramserver.testing import check_rule
+from paramserver.testing import check_consensus
 from paramserver.workers.problems import Start
 
 RNG = np.random.default_rng(3)
@@ -346,9 +346,9 @@ def test_no_penalty_beyond_what_can_be_proved_ends_by_the_estimate(monkeypatch):
 @pytest.mark.parametrize("problem", [ps.Logistic(), ps.LeastSquares(fit_intercept=False)], ids=repr)
 def test_rules_keep_the_contract(rule, problem):
     for penalty in (ps.L2(1.0), ps.L1(2.0)) if isinstance(rule, ps.ActiveNewton) else (ps.L2(1.0),):
-        check_rule(rule, problem, penalty=penalty)
+        check_consensus(rule, problem, penalty=penalty)
 
 
 def test_the_contract_holds_where_hessians_are_not_kept(monkeypatch):
     monkeypatch.setattr(active, "KEPT", 0)
-    check_rule(ps.ActiveNewton(), penalty=ps.L1(2.0))
+    check_consensus(ps.ActiveNewton(), penalty=ps.L1(2.0))

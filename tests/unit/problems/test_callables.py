@@ -12,7 +12,7 @@ from paramserver.consensus import ADMM, AggregatedNewton
 from paramserver.errors import BadData, InvalidInput, MissingMethod
 from paramserver.penalties import L1, L2, NoPenalty
 from paramserver.simulator import Network, simulate
-from paramserver.testing import check_problem, check_rule
+from paramserver.testing import check_consensus, check_problem
 from paramserver.workers.problems import Proximal, Smooth
 
 RNG = np.random.default_rng(7)
@@ -136,7 +136,7 @@ def test_settings_of_smooth(settings, words):
 def test_proximal_keeps_its_contract():
     check_problem(Proximal(least_squares_prox, 3), X, Y)
     check_problem(Proximal(least_squares_prox, 3, value=least_squares, z0=[1.0, 0.0, 2.0]), X, Y)
-    check_rule(ADMM(metric="identity", rho=30.0), Proximal(least_squares_prox, 3), X, Y)
+    check_consensus(ADMM(metric="identity", rho=30.0), Proximal(least_squares_prox, 3), X, Y)
 
 
 @pytest.mark.parametrize(
