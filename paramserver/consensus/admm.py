@@ -25,6 +25,7 @@ from paramserver.workers.solvers import prox, times
 CHANGES = 20  #: of rho by balancing
 STEEPEST = 5.0  #: times, a change
 WORTH = 2.0  #: times, from which a change is made
+ROUNDING = 1e-20  #: of the squares of relative residuals: so small, their ratio says nothing
 
 
 @dataclass
@@ -190,10 +191,13 @@ class ADMM(Consensus):
             sum(_square(slot["M"], slot[name] - centre) for slot in slots.values())
             for name, centre in (("x", z), ("x", state.ref), ("w", z))
         )
-        above, below = apart * u, max(x, _square(state.B, far)) * _square(state.B, moved)
-        if not (above > 0 and below > 0):
+        scale = max(x, _square(state.B, far))
+        if not (u > 0 and scale > 0):
             return self, state
-        factor = float(np.clip((above / below) ** 0.25, 1.0 / STEEPEST, STEEPEST))
+        r, s = apart / scale, _square(state.B, moved) / u
+        if min(r, s) <= ROUNDING:
+            return self, state
+        factor = float(np.clip((r / s) ** 0.25, 1.0 / STEEPEST, STEEPEST))
         return (self if 1.0 / WORTH < factor < WORTH else replace(self, rho=self.rho * factor)), state
 
     def residuals(self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:

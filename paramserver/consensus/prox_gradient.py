@@ -2,16 +2,16 @@
 
 Aytekin, Feyzmahdavian & Johansson (2016), algorithm 1; Vanli, Gürbüzbalaban & Ozdaglar (2018). The
 server keeps every chunk's last gradient g_i = ∇f_i(x_i), x_i the z that its worker had pulled, and
-steps along their sum:
+steps along their sum, in the metric D = Σ_i diag H_i(null model):
 
-    z⁺ = argmin_w R(w) + Σ_i [g_iᵀw + ½σ_i‖w − x_i‖²_{M_i}],    M_i = diag H_i(null model).
+    z⁺ = argmin_w R(w) + Σ_i [g_iᵀw + ½σ_i·n_i/n·‖w − x_i‖²_D].
 
 Where every x_i is the same (min_fresh = all chunks) that is their step, prox_{αR}(z − αΣg_i). With
 older ones they centre it at z, and divide α by the longest delay; centred at the x_i themselves
 (Mishchenko, Iutzeler & Malick 2018) the step needs no bound of the delays. σ_i is the largest curvature
-that was met between two gradients of the chunk, in units of M_i:
+that was met between two gradients of the chunk:
 
-    σ_i ≥ (g_i⁺ − g_i)ᵀ(x_i⁺ − x_i) / ‖x_i⁺ − x_i‖²_{M_i}.
+    σ_i ≥ (g_i⁺ − g_i)ᵀ(x_i⁺ − x_i) / (n_i/n·‖x_i⁺ − x_i‖²_D).
 """
 
 from __future__ import annotations
@@ -36,13 +36,20 @@ ROUNDING = 1e-16  #: of f: a move this small says nothing of curvature
 
 @dataclass
 class GradientState:
-    """Sums over the slots, about the null model ``ref``: B = ΣσM (p,), c = Σ(σM(x − ref) − g) (p,)."""
+    """Sums over the slots, with σ_i·n_i/n for weights: Σ (a number), and Σ(x_i − ref), about the null model."""
 
     ref: Array
-    B: Array
-    c: Array
+    D: Array
+    weight: float
+    x: Array
+    g: Array  #: Σ g_i
     rows: float  #: of all chunks
     rows_seen: float
+
+    @property
+    def up(self) -> float:
+        """What has reported stands for the rest."""
+        return max(self.rows / self.rows_seen, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +71,14 @@ class ProxGradient(Consensus):
     have in common counts towards the condition number.
     """
 
-    payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"x": ("p",), "f": (), "g": ("p",), "M": ("p",)}
-    optional: ClassVar[frozenset[str]] = frozenset({"M"})
+    payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"x": ("p",), "f": (), "g": ("p",), "d": ("p",)}
+    optional: ClassVar[frozenset[str]] = frozenset({"d"})
     replays: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian_diagonal")
 
     def init(self, setup: Setup) -> GradientState:
         zeros = np.zeros(setup.p)
-        return GradientState(setup.start.z, zeros, zeros.copy(), float(setup.rows), 0.0)
+        return GradientState(setup.start.z, zeros, 0.0, zeros.copy(), zeros.copy(), float(setup.rows), 0.0)
 
     # -- the worker ------------------------------------------------------------------------------
 
@@ -82,7 +89,7 @@ class ProxGradient(Consensus):
         out: Fields = {"x": pull.z, "f": float(at.value), "g": at.gradient}
         if "ref" in pull.fields:
             null = problem.curvature(data, pull.fields["ref"])  # type: ignore[attr-defined]
-            out["M"] = problem.hessian_diagonal(data, null)  # type: ignore[attr-defined]
+            out["d"] = problem.hessian_diagonal(data, null)  # type: ignore[attr-defined]
         return out
 
     def plan(self, state: GradientState, slot: Fields | None, z: Array) -> Fields:
@@ -92,21 +99,22 @@ class ProxGradient(Consensus):
         return False
 
     def fits(self, state: GradientState, old: Fields | None, payload: Fields) -> bool:
-        return old is not None or "M" in payload
+        return old is not None or "d" in payload
 
     # -- the server ------------------------------------------------------------------------------
 
     def absorb(self, state: GradientState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
         if old is None:
+            state.D = state.D + new["d"]
+            state.rows_seen += new["rows"]
             return self._replace(state, None, {**new, "sigma": 1.0})
-        move = new["x"] - old["x"]
-        size, bend = float(move @ (old["M"] * move)), float((new["g"] - old["g"]) @ move)
+        size, bend = self._size(state, old, new["x"]), float((new["g"] - old["g"]) @ (new["x"] - old["x"]))
         sigma = old["sigma"]
         if size > ROUNDING * abs(old["f"]):
             if bend > TOO_LONG * sigma * size:
                 return self.too_far(state, chunk, old)
             sigma = max(sigma, bend / size)
-        return self._replace(state, old, {**new, "M": old["M"], "sigma": sigma})
+        return self._replace(state, old, {**new, "d": old["d"], "sigma": sigma})
 
     def too_far(self, state: GradientState, chunk: int, old: Fields | None) -> Absorbed:
         """Stay with the last gradient, and closer to where it was made."""
@@ -116,49 +124,52 @@ class ProxGradient(Consensus):
         return self._replace(state, old, stiffer)._replace(accepted=False)
 
     @staticmethod
+    def _size(state: GradientState, slot: Fields, x: Array) -> float:
+        """n_i/n·‖x − x_i‖²_D"""
+        move = x - slot["x"]
+        return float(slot["rows"] / state.rows * state.up * (move @ (state.D * move)))
+
+    @staticmethod
     def _replace(state: GradientState, old: Fields | None, new: Fields) -> Absorbed:
         for slot, way in ((old, -1.0), (new, 1.0)):
             if slot is not None:
-                metric = slot["sigma"] * slot["M"]
-                state.B += way * metric
-                state.c += way * (metric * (slot["x"] - state.ref) - slot["g"])
-                state.rows_seen += way * slot["rows"]
+                weight = way * slot["sigma"] * slot["rows"] / state.rows
+                state.weight += weight
+                state.x += weight * (slot["x"] - state.ref)
+                state.g += way * slot["g"]
         return Absorbed(state, new)
 
     def consensus(self, state: GradientState, penalty: Bound, z: Array) -> tuple[Array, GradientState]:
         if state.rows_seen <= 0:
             return z, state
-        share = max(state.rows / state.rows_seen, 1.0)  # what has reported stands for the rest
-        return minimise(share * state.B, share * state.c, penalty, state.ref, z), state
+        up, D = state.up, state.D * state.up
+        return minimise(up * state.weight * D, up * (D * state.x - state.g), penalty, state.ref, z), state
 
     def rebuild(self, state: GradientState, slots: Mapping[int, Fields], z: Array) -> GradientState:
-        fresh = replace(state, B=np.zeros_like(state.B), c=np.zeros_like(state.c), rows_seen=0.0)
+        zeros, rows = np.zeros_like(state.x), float(sum(slot["rows"] for slot in slots.values()))
+        D = sum((slot["d"] for slot in slots.values()), zeros)
+        fresh = replace(state, D=D, weight=0.0, x=zeros.copy(), g=zeros.copy(), rows_seen=rows)
         for slot in slots.values():
             self._replace(fresh, None, slot)
         return fresh
 
     def recount(self, state: GradientState, setup: Setup, slots: Mapping[int, Fields], z: Array) -> GradientState:
-        """A chunk's gradient and metric hold whatever chunks are beside it."""
+        """A chunk's gradient and curvature hold whatever chunks are beside it."""
         return self.rebuild(replace(state, rows=float(setup.rows)), slots, z)
 
     # -- how far ---------------------------------------------------------------------------------
 
     def residuals(self, state: GradientState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
-        """½Σσ_i‖z − x_i‖²_{M_i}: the last step, which is smaller than the gap by up to the condition number."""
+        """½Σσ_i·n_i/n·‖z − x_i‖²_D: the last step, smaller than the gap by up to the condition number."""
         if state.rows_seen < state.rows:
             return Residuals(np.inf)
-        estimate = sum(_model(slot, z)[1] for slot in slots.values())
+        estimate = 0.5 * sum(slot["sigma"] * self._size(state, slot, z) for slot in slots.values())
         return Residuals(estimate, primal=float(np.sqrt(2.0 * estimate)))
 
     def objective(self, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> float:
-        """The chunks' models at z, summed."""
-        return penalty.value(z) + sum(sum(_model(slot, z)) for slot in slots.values())
+        """The chunks' values and slopes where they were made."""
+        lines = (slot["f"] + slot["g"] @ (z - slot["x"]) for slot in slots.values())
+        return penalty.value(z) + float(sum(lines))
 
     def dual(self, slot: Fields) -> Array:
         return -np.asarray(slot["g"])
-
-
-def _model(slot: Fields, z: Array) -> tuple[float, float]:
-    """A chunk's model at z: (what is linear, what is quadratic)."""
-    move = z - slot["x"]
-    return slot["f"] + float(slot["g"] @ move), 0.5 * slot["sigma"] * float(move @ (slot["M"] * move))

@@ -53,8 +53,9 @@ def names() -> list[str]:
 
 def of_class(name: str) -> type[Consensus] | None:
     """The rule whose class has this qualified name, if it is one that has a name here."""
-    known = (RULES.get(key) or _installed(key) for key in names())
-    return next((rule for rule in known if rule is not None and rule.__qualname__ == name), None)
+    ours = {rule.__qualname__: rule for rule in RULES.values()}
+    theirs = next((point.name for point in _others().values() if point.attr == name), None)
+    return ours.get(name) or (None if theirs is None else _installed(theirs))
 
 
 def _others() -> dict[str, EntryPoint]:

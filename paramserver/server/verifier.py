@@ -46,7 +46,7 @@ class Verifier:
     _damped: bool = False  #: nor, if that fails too, one along a shorter step
     _slope: tuple[Array, Array] | None = field(default=None, repr=False)  #: exact gradient and reach, at that z
     _asked: int = 0  #: gathers begun
-    risen: bool = False  #: F was above the null model's, or infinite, at the last z
+    risen: bool = False  #: F was too high at the last z for it to be an answer
     _best: tuple[float, Array] | None = field(default=None, repr=False)  #: the least exact F, and its z
     last: bool = False  #: the run ends with the next one: its gap is proven however large
     _line: Line | None = field(default=None, repr=False)
@@ -233,7 +233,7 @@ class Verifier:
         """What to do about this gap; not ``proven``: about what it is, or coordinates off the support are left out."""
         model, stopping, borrowed = self._model, self.stopping, self.hessians.borrowed
         assert model is not None
-        self.risen = model.objective > self._start * (1.0 + 1e-9)
+        self.risen = self._is_risen(model.objective)
         if proven:
             self._prove(gap)
             if self._passed and not (self.runaway and self._can_do_without):
@@ -341,12 +341,17 @@ class Verifier:
         assert setup is not None
         return setup.start.objective + self.params.bound.value(setup.start.z)
 
+    def _is_risen(self, objective: float) -> bool:
+        """Above the null model, or above the best by as much as that one's losses: where it is no start, say."""
+        best = np.inf if self._best is None else self._best[0] + self.stopping.scale
+        return objective > min(self._start * (1.0 + 1e-9), best)
+
     def retreat(self, now: float) -> str:
         """Publish the best z of which F is known, or the null model; what to say of that."""
         assert self.params.setup is not None
-        was, version = "the null model", self.params.version.n
-        z = self.params.bound.project(self.params.setup.start.z)
-        if self._best is not None and self._best[0] < self._start:
+        start, version = self.params.setup.start, self.params.version.n
+        was, z = "the null model", self.params.bound.project(start.z)
+        if self._best is not None and self._best[0] < min(self._start, start.objective + self.stopping.scale):
             was, z = f"the best z that was verified, of F = {self._best[0]:.6g}", self._best[1]
         self.params.jump(z, now)
         return (

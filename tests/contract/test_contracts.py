@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import cloudpickle
@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from paramserver.consensus import ADMM, AggregatedNewton
+from paramserver.consensus import (
+    ADMM,
+    EASGD,
+    LBFGS,
+    RULES,
+    ActiveNewton,
+    AggregatedNewton,
+    AsyncSGD,
+    FedAvg,
+    ProxGradient,
+)
+from paramserver.consensus.newton import NewtonState
 from paramserver.errors import InvalidInput, MissingMethod
 from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
 from paramserver.server.checkpoint import _named, _pack, _renamed, _unpack
@@ -367,20 +378,32 @@ def test_broken_problem_is_found(methods, law):
 
 # -- rules ---------------------------------------------------------------------------------------
 
-RULES = [
+SHIPPED = [
     AggregatedNewton(),
     AggregatedNewton(min_fresh=3, max_staleness=4),
+    LBFGS(),
     ADMM(),
     ADMM(metric="diagonal"),
     ADMM(metric="identity", rho=20.0),
     ADMM(rho=1.0, relaxation=1.0),
+    ADMM(metric="diagonal", rho=100.0, balance=True),
+    ProxGradient(),
+    AsyncSGD(batch=16),
+    FedAvg(),
+    FedAvg(local_steps=3, mu=0.5),
+    EASGD(local_steps=3),
+    ActiveNewton(),
 ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_every_rule_that_ships_is_here():
+    assert {type(rule) for rule in SHIPPED} == {rule for name, rule in RULES.items() if name != "auto"}
+
+
+@pytest.mark.parametrize("rule", SHIPPED, ids=repr)
 @pytest.mark.parametrize("problem", [Logistic(), LeastSquares(fit_intercept=False)], ids=repr)
 def test_rule(rule, problem):
-    check_consensus(rule, problem)
+    check_consensus(rule, problem, penalty=L1(2.0) if isinstance(rule, ActiveNewton) else None)
 
 
 def test_rule_on_data_of_ones_own():
@@ -441,6 +464,71 @@ class Random(ADMM):
         return {**out, "w": out["w"] + 1e-9 * np.random.default_rng().standard_normal(len(out["w"]))}
 
 
+@dataclass(frozen=True)
+class Remembers(ProxGradient):
+    """Momentum that a worker keeps to itself."""
+
+    def step(self, problem, data, pull):
+        out = super().step(problem, data, pull)
+        data.memo["momentum"] = out["g"] + 0.5 * data.memo.get("momentum", 0.0)
+        return {**out, "g": data.memo["momentum"].copy()}
+
+
+@dataclass
+class Seen(NewtonState):
+    seen: set = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Unstorable(AggregatedNewton):
+    def init(self, setup):
+        return Seen(**vars(super().init(setup)))
+
+
+@dataclass(frozen=True)
+class UnstorableSlot(FedAvg):
+    def absorb(self, state, chunk, old, new):
+        out = super().absorb(state, chunk, old, new)
+        return out._replace(slot={**out.slot, "who": object()})
+
+
+@dataclass(frozen=True)
+class Grown(FedAvg):
+    """A checkpoint would not be taken back: its sums are of another shape than they begin with."""
+
+    def absorb(self, state, chunk, old, new):
+        out = super().absorb(state, chunk, old, new)
+        return out._replace(state=replace(out.state, stiff=np.array([out.state.stiff])))
+
+
+@dataclass(frozen=True)
+class Adds(AsyncSGD):
+    """Every push moves z, whether it is new or not."""
+
+    replays = True
+
+
+@dataclass(frozen=True)
+class Vain(FedAvg):
+    def floor(self, setup):
+        return 1e-6
+
+
+@dataclass(frozen=True)
+class Floored(ADMM):
+    def floor(self, setup):
+        return 1e-3
+
+
+@dataclass(frozen=True)
+class Partial(EASGD):
+    """Only in the second round does the order matter: later differences count for less."""
+
+    def absorb(self, state, chunk, old, new):
+        new = {**new, "e": new["e"] / (1 + np.abs(state.e).sum())} if "e" in new else new
+        return super().absorb(state, chunk, old, new)
+
+
 @pytest.mark.parametrize(
     ("rule", "error", "law"),
     [
@@ -451,7 +539,15 @@ class Random(ADMM):
         (Ordered(), AssertionError, "any order"),
         (Forgets(), AssertionError, "rebuilt"),
         (Stuck(), AssertionError, "converges"),
-        (Random(), AssertionError, "same seed"),
+        (Random(), AssertionError, "half is pure"),
+        (Remembers(), AssertionError, "whatever was asked"),
+        (Unstorable(), AssertionError, "the state's seen can be checkpointed, got set"),
+        (UnstorableSlot(), AssertionError, "a slot's who can be checkpointed, got object"),
+        (Grown(), AssertionError, "`init` makes"),
+        (Adds(), AssertionError, "twice as once"),
+        (Vain(), AssertionError, "times its floor"),
+        (Floored(), AssertionError, "no floor"),
+        (Partial(), AssertionError, "any order"),
     ],
     ids=lambda v: type(v).__name__,
 )
