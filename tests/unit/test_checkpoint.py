@@ -25,7 +25,12 @@ DATA = [PROBLEM.prepare(X[k::6], Y[k::6]) for k in range(6)]
 
 def spec(rule: Consensus, penalty: ps.Penalty | None = None) -> RunSpec:
     penalty = penalty or (ps.L2(2.0) if isinstance(rule, ps.LBFGS) else ps.L1(2.0))
-    return RunSpec(PROBLEM, penalty, rule, 6, run_id="r", tol=1e-9)
+    return RunSpec(PROBLEM, penalty, rule, 6, run_id="r", tol=tol_of(rule))
+
+
+def tol_of(rule: Consensus) -> float:
+    """Where a rule has a floor, something above it."""
+    return 1e-9 if rule.exact else 0.03
 
 
 def drive(core: Core, pushes: int, now: float = 0.0) -> None:
@@ -42,7 +47,10 @@ def drive(core: Core, pushes: int, now: float = 0.0) -> None:
         core.deliver(push, now + k + 0.5)
 
 
-RULES = [ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0), ps.ActiveNewton(), ps.LBFGS()]
+RULES = [
+    ps.AggregatedNewton(), ps.ADMM(), ps.ADMM(metric="diagonal", rho=1.0), ps.ADMM(rho=20.0, balance=True),
+    ps.ActiveNewton(), ps.LBFGS(), ps.ProxGradient(), ps.AsyncSGD(batch=32), ps.FedAvg(), ps.EASGD(),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -58,8 +66,8 @@ def test_goes_on_from_any_moment(rule: Consensus, pushes: int) -> None:
     assert result.version.epoch == 2
     whole = Core(spec(rule), 1, 0.0)
     drive(whole, 5000)
-    np.testing.assert_allclose(result.z, reading.result(whole).z, atol=1e-3)
-    assert abs(result.objective - reading.result(whole).objective) <= 2e-9 * whole.stopping.scale
+    np.testing.assert_allclose(result.z, reading.result(whole).z, atol=1e-3 if rule.exact else 1.0)
+    assert abs(result.objective - reading.result(whole).objective) <= 2 * tol_of(rule) * whole.stopping.scale
 
 
 def test_a_chosen_rule_is_the_one_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +167,7 @@ def test_pushes_since_the_last_state_are_taken_again(rule: Consensus, kept: int,
     assert result.converged
     whole = Core(spec(rule), 1, 0.0)
     drive(whole, 5000)
-    assert abs(result.objective - reading.result(whole).objective) <= 2e-9 * whole.stopping.scale
+    assert abs(result.objective - reading.result(whole).objective) <= 2 * tol_of(rule) * whole.stopping.scale
     assert result.n_pushes == again.record.pushes
 
 
