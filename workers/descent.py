@@ -22,7 +22,8 @@ class Local(NamedTuple):
     D: Array  #: Σ diagonals of the Hessians at the null model, (p,)
     stiff: float  #: the largest curvature met, in units of D
     rate: float
-    mu: float = 0.0  #: of ½μ‖x − anchor‖²_D
+    steps: int
+    mu: float = 0.0  #: of ½μ‖x − anchor‖²_D, the anchor being where they begin
 
 
 class Moved(NamedTuple):
@@ -34,16 +35,17 @@ class Moved(NamedTuple):
     stiff: float
 
 
-def descend(problem: Problem, data: Any, x: Array, local: Local, steps: int, anchor: Array) -> Moved | None:
-    """So many proximal gradient steps; None where there is no finite value at x, or near it.
+def descend(problem: Problem, data: Any, anchor: Array, local: Local) -> Moved | None:
+    """So many proximal gradient steps from there; None where there is no finite value, or near it.
 
     A step with more curvature on its way than ``stiff`` is taken again, shorter.
     """
-    before = at = _evaluate(problem, data, x)
+    x, before = anchor, _evaluate(problem, data, anchor)
+    at = before
     if not _finite(at):
         return None
     stiff = local.stiff
-    for _ in range(steps):
+    for _ in range(local.steps):
         slope = at.gradient / local.share + local.mu * local.D * (x - anchor)
         while True:
             length = local.rate / ((stiff + local.mu) * np.where(local.D > 0, local.D, 1.0))

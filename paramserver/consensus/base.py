@@ -105,7 +105,7 @@ class Consensus(ABC):
     #: Pushes made with a state that was lost since may be absorbed by an older one: each is whole, or whole but for
     #: what the slot keeps, and says by itself where it was made. Else what is not in a checkpoint is computed again.
     replays: ClassVar[bool] = False
-    #: Converges to the optimum (else it has a floor).
+    #: Converges to the optimum (else it has a `floor`).
     exact: ClassVar[bool] = True
     #: A verification's exact answers replace the slots: the next z is a full Newton step.
     adopts: ClassVar[bool] = False
@@ -133,7 +133,10 @@ class Consensus(ABC):
 
     @abstractmethod
     def step(self, problem: Problem, data: Any, pull: Pull) -> Fields | None:
-        """The worker's half: payload from one chunk and one pull; None where z is too far to evaluate."""
+        """The worker's half: payload from one chunk and one pull; None where z is too far to evaluate.
+
+        Settings that a live run may change must come by `plan`: runners hold the rule as it was launched.
+        """
 
     @abstractmethod
     def absorb(self, state: Any, chunk: int, old: Fields | None, new: Fields) -> Absorbed:

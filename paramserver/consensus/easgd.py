@@ -96,7 +96,7 @@ class EASGD(LocalSteps):
         if not pull.whole:
             out["e"] = pull.fields["alpha"] * (pull.fields["x"] - pull.z)
             x = pull.fields["x"] - out["e"]
-        moved = descend(problem, data, x, self.stepping(pull.fields), self.local_steps, x)
+        moved = descend(problem, data, x, self.stepping(pull.fields))
         if moved is None:
             return None
         at, stiff = moved.at, np.float64(moved.stiff)

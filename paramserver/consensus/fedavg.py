@@ -93,11 +93,14 @@ class FedAvg(LocalSteps):
     def step(self, problem: Problem, data: Any, pull: Pull) -> Fields | None:
         if "null" in pull.fields:
             return self.first(problem, data, pull)
-        moved = descend(problem, data, pull.z, self.stepping(pull.fields, self.mu), self.local_steps, pull.z)
+        moved = descend(problem, data, pull.z, self.stepping(pull.fields))
         if moved is None:
             return None
         g = moved.before.gradient
         return {"x": moved.x, "f": float(moved.before.value), "g": g, "stiff": np.float64(moved.stiff)}
+
+    def plan(self, state: LocalState, slot: Fields | None, z: Array) -> Fields:
+        return {**super().plan(state, slot, z), "mu": self.mu}
 
     def is_delta(self, payload: Fields) -> bool:
         return False

@@ -90,17 +90,20 @@ class LocalSteps(Consensus):
         d = problem.hessian_diagonal(data, null)  # type: ignore[attr-defined]
         return {"x": pull.z, "f": float(at.value), "g": at.gradient, "stiff": np.float64(0.0), "d": d}
 
-    def stepping(self, fields: Fields, mu: float = 0.0) -> Local:
-        """What `paramserver.workers.descent` goes by."""
+    @staticmethod
+    def stepping(fields: Fields) -> Local:
+        """What `paramserver.workers.descent` goes by: as planned, for settings may have changed since the launch."""
         D = fields["D"]
-        return Local(fields["share"], terms_of(fields, len(D)), D, fields["stiff"], self.rate, mu)
+        share, stiff, rate, steps = (fields[name] for name in ("share", "stiff", "rate", "steps"))
+        return Local(share, terms_of(fields, len(D)), D, stiff, rate, steps, fields.get("mu", 0.0))
 
     def plan(self, state: LocalState, slot: Fields | None, z: Array) -> Fields:
         if slot is None:
             return {"null": state.null}
         terms = parts(Terms(state.l1, state.l2, state.lower, state.upper))
         D = state.D / state.share  # what has reported stands for the rest
-        return {"D": D, "stiff": state.stiff, "share": slot["rows"] / state.rows, **terms}
+        settings: Fields = {"rate": self.rate, "steps": self.local_steps}
+        return {"D": D, "stiff": state.stiff, "share": slot["rows"] / state.rows, **settings, **terms}
 
     def fits(self, state: LocalState, old: Fields | None, payload: Fields) -> bool:
         return old is not None or "d" in payload

@@ -108,9 +108,9 @@ class AsyncSGD(Consensus):
     # -- the worker ------------------------------------------------------------------------------
 
     def step(self, problem: Problem, data: Any, pull: Pull) -> Fields | None:
-        some = data
-        if self.batch < data.rows:
-            some = problem.batch(data, self.batch, (self.seed, *pull.version))  # type: ignore[attr-defined]
+        some, rows = data, pull.fields["batch"]
+        if rows < data.rows:
+            some = problem.batch(data, rows, (pull.fields["seed"], *pull.version))  # type: ignore[attr-defined]
         at = problem.evaluate(some, pull.z)  # type: ignore[attr-defined]
         if not (np.isfinite(at.value) and np.isfinite(at.gradient).all()):
             return None
@@ -122,8 +122,8 @@ class AsyncSGD(Consensus):
         return out
 
     def plan(self, state: SGDState, slot: Fields | None, z: Array) -> Fields:
-        at: Fields = {"at": np.float64(state.steps)}
-        return {**at, "null": state.null} if slot is None else at
+        out: Fields = {"at": np.float64(state.steps), "batch": self.batch, "seed": self.seed}
+        return {**out, "null": state.null} if slot is None else out
 
     def is_delta(self, payload: Fields) -> bool:
         return False

@@ -13,13 +13,13 @@ from paramserver.penalties import L1, L2
 from paramserver.simulator import Network, simulate
 from paramserver.workers.problems import Logistic
 
+STRAGGLER = Network((1.0, 1.0, 8.0))
 GOOD = {"hessian": 0.3, "diagonal": 0.3, "identity": 30.0}
 
 
-@pytest.mark.parametrize("network", [Network((1.0,) * 4), Network((1.0, 1.0, 8.0))], ids=["even", "straggler"])
 @pytest.mark.parametrize("off", [1e-3, 1e3])
 @pytest.mark.parametrize("metric", GOOD)
-def test_a_rho_that_is_a_thousand_times_off_costs_little(metric, off, network):
+def test_a_rho_that_is_a_thousand_times_off_costs_little(metric, off):
     X, y = logistic(2000, 8)
     rho, pushes = GOOD[metric], {}
     for name, rule in (
@@ -28,7 +28,7 @@ def test_a_rho_that_is_a_thousand_times_off_costs_little(metric, off, network):
         ("balanced", ADMM(metric=metric, rho=off * rho, balance=True)),
     ):
         run = simulate(
-            Logistic(), X, y, chunks=8, penalty=L1(4.0), consensus=rule, network=network, tol=1e-6, limit=400.0
+            Logistic(), X, y, chunks=8, penalty=L1(4.0), consensus=rule, network=STRAGGLER, tol=1e-6, limit=400.0
         )
         pushes[name] = run.pushes_per_chunk if run.result.converged else np.inf
     assert pushes["balanced"] <= pushes["right"] + 30 < pushes["off"], pushes

@@ -55,12 +55,12 @@ def test_the_difference_is_a_delta_and_a_whole_answer_has_none():
     np.testing.assert_array_equal(hand.slots[1]["x"], whole["x"])
 
 
-def reference_floor(X, y, chunks, rule, stiff, l2=1.0, rounds=200):
+def reference_floor(X, y, chunks, rule, stiff, l2=1.0):
     """The gap of the synchronous method at rest, in plain numpy."""
     D, z = diagonal(X, y), np.zeros(X.shape[1] + 1)
     rows = np.array_split(np.arange(len(X)), chunks)
     own = [z for _ in rows]
-    for _ in range(rounds):
+    for _ in range(max(60, 600 // rule.local_steps)):
         pulls = [rule.beta / chunks * (x - z) for x in own]
         own = [
             local(X[r], y[r], x - e, len(r) / len(X), rule.local_steps, stiff * D, l2)

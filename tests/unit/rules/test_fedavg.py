@@ -59,11 +59,11 @@ def test_one_step_is_exact():
     assert not run.result.notes
 
 
-def reference_floor(X, y, chunks, steps, stiff, mu=0.0, l2=1.0, rounds=300):
+def reference_floor(X, y, chunks, steps, stiff, mu=0.0, l2=1.0):
     """The gap of the synchronous method at rest, in plain numpy."""
     D, z = diagonal(X, y), np.zeros(X.shape[1] + 1)
     rows = np.array_split(np.arange(len(X)), chunks)
-    for _ in range(rounds):
+    for _ in range(max(60, 600 // steps)):
         parts = [local(X[r], y[r], z, len(r) / len(X), steps, (stiff + mu) * D, mu, D, l2=l2) for r in rows]
         z = sum(len(r) / len(X) * x for r, x in zip(rows, parts, strict=True))
     return gap(X, y, z, l2)
