@@ -20,6 +20,7 @@ from paramserver.errors import InvalidInput
 from paramserver.views import Result, Status
 
 STRONGEST = 12  #: coefficients shown
+RULES = ("auto", "newton", "active", "lbfgs", "admm", "prox_gradient", "sgd", "easgd", "fedavg")
 BESIDE = ("sample_weight", "offset", "exposure")  #: options that name a column beside the target
 
 
@@ -37,9 +38,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--workers", type=_positive, help="workers of the LocalCluster (default: one a core)")
     parser.add_argument("--name", help="the run's name (default: from the data)")
     model.add(parser)
-    parser.add_argument(
-        "--consensus", default="auto", metavar="NAME", help="the rule, an installed one too (default auto)"
-    )
+    parser.add_argument("--consensus", default="auto", metavar="RULE", help=f"{', '.join(RULES)}, or an installed one")
     parser.add_argument("--chunks", type=_positive, default=16, help="chunks the flights are cut into (default 16)")
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")

@@ -119,3 +119,8 @@ class EASGD(LocalSteps):
     def consensus(self, state: ElasticState, penalty: Bound, z: Array) -> tuple[Array, ElasticState]:
         moved = penalty.project(z + state.e)  # several at once may lead beyond a bound
         return moved, replace(self.under(state, penalty), e=np.zeros_like(state.e))
+
+    def objective(self, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> float:
+        """The chunks' values and slopes at their own variables, drawn out to z: from below."""
+        lines = (slot["f"] + slot["g"] @ (z - slot["x"]) for slot in slots.values())
+        return penalty.value(z) + float(sum(lines))

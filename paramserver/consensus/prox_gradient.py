@@ -54,11 +54,11 @@ class GradientState:
 
 @dataclass(frozen=True, kw_only=True)
 class ProxGradient(Consensus):
-    """Proximal gradient steps with the chunks' last gradients (PIAG): exact, and without settings.
+    """Proximal gradient steps with the chunks' last gradients (PIAG): exact, for every penalty, nothing to set.
 
-    For many columns under a penalty that neither `LBFGS` (smooth ones) nor `ActiveNewton` (sums over
-    coordinates) can take, and to compare with: what it sends is two vectors a step, but it needs as
-    many passes as the data's condition number, where Newton's rules need a few.
+    The plain first-order method, to compare with: messages of two vectors, and as many passes as the data's
+    condition number, where Newton's rules need a few. Columns are scaled by their own curvature, so that only
+    what they have in common counts.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ class ProxGradient(Consensus):
 
     Notes
     -----
-    The server keeps 3·N·p·8 bytes. Columns are scaled by their own curvature, so that only what they
-    have in common counts towards the condition number.
+    The server keeps 3·N·p·8 bytes. Where nothing can be certified (`Smooth`) its estimate ends the run: the
+    last step, which is smaller than the gap by up to the condition number.
     """
 
     payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"x": ("p",), "f": (), "g": ("p",), "d": ("p",)}

@@ -86,7 +86,7 @@ def test_the_only_worker_is_killed_and_another_comes(own: Processes, client: Any
     check(run)
 
 
-@pytest.mark.parametrize("rule", ["newton", "active", "admm"])
+@pytest.mark.parametrize("rule", ["newton", "active", "admm", "prox_gradient"])
 def test_every_rule_survives(own: Processes, client: Any, rule: str) -> None:
     own.add("a", "b", "c")
     own.wait_for(client, "a", "b", "c")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from by_hand import logistic
 
-from paramserver.cli import main
+from paramserver.cli import fit, main
 from paramserver.consensus import RULES, AggregatedNewton, Consensus, FedAvg, named, names, of_class
 from paramserver.errors import InvalidInput
 from paramserver.resumption import Earlier
@@ -93,6 +93,10 @@ def test_a_checkpoint_names_it():
     assert (rule.min_fresh, rule.patience) == (2, 5)
     with pytest.raises(InvalidInput, match="pass it as consensus="):
         Earlier("somewhere", "000001-000001", {"rule": {"type": "Nobodys", "settings": {}}}).consensus()
+
+
+def test_the_command_line_names_all_of_ours():
+    assert tuple(RULES) == fit.RULES
 
 
 def test_the_command_line_lists_them_before_it_reads_anything(capsys):
