@@ -313,11 +313,11 @@ class Parameters:
 
     def _tune(self, now: float) -> None:
         """The rule's own change of its settings, at most once a sweep of all chunks."""
-        slots = self.fields()
-        if self.reports - self._tuned_at < 1.0 or len(slots) < len(self.live):
+        if self.reports - self._tuned_at < 1.0:
             return
-        assert self.z is not None
-        self._tuned_at = self.reports
+        slots, self._tuned_at = self.fields(), self.reports
+        if self.z is None or len(slots) < len(self.live):
+            return
         rule, self.state = self.rule.tuned(self.state, slots, self.bound, self.z)
         if rule is not self.rule:
             self.update(None, rule, now)
