@@ -44,7 +44,10 @@ class ADMMState:
 
 @dataclass(frozen=True, kw_only=True)
 class ADMM(Consensus):
-    """Consensus ADMM.
+    """Consensus ADMM: exact, a linear number of sweeps.
+
+    For problems of which only a prox is known, for slots that must stay small (metric "diagonal"), and
+    where a chunk's solve is cheap beside an exchange; else `AggregatedNewton` takes fewer pushes.
 
     Parameters
     ----------
