@@ -43,6 +43,7 @@ class Watched:
         self._thread.join(20)
         check(self.run)
         assert result.n_refused == 0
+        print(f"{result.n_pushes} pushes, epochs up to {self.seen[-1].epoch}, {result.seconds:.0f} s")
         for what in (lambda s: s.pushes, lambda s: s.version.n):
             values = [what(status) for status in self.seen]
             assert values == sorted(values)
