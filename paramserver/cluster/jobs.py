@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dask
 from distributed.core import Status
 
 from paramserver.cluster import credentials, keywords, schedulerfile
@@ -95,10 +94,8 @@ def started(request: Request, say: Callable[[str], None]) -> Iterator[Started]:
 
 def _shared(request: Request) -> str:
     """A directory that every machine sees, as far as anyone says."""
-    given = request.keywords.get("shared_temp_directory")
-    section = request.keywords.get("config_name") or request.system
-    place = given or dask.config.get(f"jobqueue.{section}.shared-temp-directory", None) or Path.cwd()
-    return os.path.expanduser(os.path.expandvars(place))
+    given = keywords.Given(request.system, request.keywords)
+    return os.path.expanduser(os.path.expandvars(given("shared_temp_directory") or Path.cwd()))
 
 
 def build(
@@ -111,7 +108,7 @@ def build(
     keywords.check(request.system, request.keywords, request.lines)
     given = keywords.settings(request.system, warning=request.warning, **request.keywords)
     if not asynchronous:
-        _check_here(made.job_cls.submit_command, given)
+        _check_here(request, made.job_cls.submit_command)
     security = {} if tls is None else {"security": tls.security()}
     cluster = made.__new__(made)
     try:
@@ -122,15 +119,16 @@ def build(
         raise InvalidInput(f"{request.lines.get('system', '')}{made.__name__} says: {error}") from error
 
 
-def _check_here(submit: str, given: dict[str, Any]) -> None:
+def _check_here(request: Request, submit: str) -> None:
     if shutil.which(submit) is None:
         raise InvalidInput(
             f"{submit} is not on this machine's PATH: run this where jobs are submitted, or try --dry-run"
         )
-    if not os.access(Path.cwd(), os.W_OK):
+    logs = keywords.Given(request.system, request.keywords)("log_directory")
+    if logs is None and not os.access(Path.cwd(), os.W_OK):
         raise InvalidInput(
             f"jobs write their output to the working directory, and {Path.cwd()} cannot be written to: run this from "
-            "a directory of your own that every machine sees"
+            "a directory of your own that every machine sees, or set log_directory to one"
         )
 
 

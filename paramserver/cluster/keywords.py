@@ -53,7 +53,7 @@ def settings(name: str, *, warning: float = 60.0, **keywords: Any) -> dict[str, 
     if not (isinstance(warning, (int, float)) and 0 <= warning < math.inf):
         raise InvalidInput(f"warning must be seconds ≥ 0, got {warning!r}")
     check(name, keywords)
-    given = _Given(name, keywords)
+    given = Given(name, keywords)
     return {
         **{key: value for key, value in keywords.items() if key not in OLD.values()},
         **given.size(),
@@ -86,7 +86,7 @@ def _known(name: str) -> set[str]:
     return {key for kind in kinds for key in inspect.signature(kind.__init__).parameters} - OURS
 
 
-class _Given:
+class Given:
     """What the user says of a keyword, here or in jobqueue.yaml."""
 
     def __init__(self, name: str, keywords: Mapping[str, Any]) -> None:
