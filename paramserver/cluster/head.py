@@ -24,11 +24,11 @@ from typing import Any
 
 from paramserver.cluster import schedulerfile
 from paramserver.cluster.credentials import Credentials
-from paramserver.cluster.jobs import build
+from paramserver.cluster.jobs import build, check_here
 from paramserver.cluster.preload import SIGNALS
 from paramserver.cluster.request import Request
 from paramserver.cluster.submissions import Submissions, said
-from paramserver.cluster.systems import look
+from paramserver.cluster.systems import cluster_class, look
 from paramserver.errors import InvalidInput, JobRefused, NoWorkers
 
 logger = logging.getLogger("paramserver")
@@ -117,8 +117,8 @@ def submit(folder: Folder, request: Request) -> str:
 
 
 async def _submit(folder: Folder, request: Request) -> str:
-    submissions = Submissions()
-    cluster = build(request, None, submissions, asynchronous=True)
+    check_here(request, cluster_class(request.system).job_cls.submit_command.split()[0])
+    cluster = build(request, None, Submissions(), asynchronous=True)
     try:
         job = cluster._dummy_job
         return str(job._job_id_from_submit_output(await job._submit_job(str(folder.script))))

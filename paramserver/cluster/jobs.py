@@ -108,7 +108,7 @@ def build(
     keywords.check(request.system, request.keywords, request.lines)
     given = keywords.settings(request.system, warning=request.warning, **request.keywords)
     if not asynchronous:
-        _check_here(request, made.job_cls.submit_command)
+        check_here(request, made.job_cls.submit_command)
     security = {} if tls is None else {"security": tls.security()}
     cluster = made.__new__(made)
     try:
@@ -119,7 +119,8 @@ def build(
         raise InvalidInput(f"{request.lines.get('system', '')}{made.__name__} says: {error}") from error
 
 
-def _check_here(request: Request, submit: str) -> None:
+def check_here(request: Request, submit: str) -> None:
+    """Refuse to submit where the system's command lacks, or the jobs' output has no place."""
     if shutil.which(submit) is None:
         raise InvalidInput(
             f"{submit} is not on this machine's PATH: run this where jobs are submitted, or try --dry-run"

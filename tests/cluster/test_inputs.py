@@ -214,7 +214,7 @@ def test_refused_for_what_the_settings_are(client: Any) -> None:
     with pytest.raises(errors.InvalidInput, match="l1_ratio"):
         ps.ElasticNet(1.0, 1.5)
     assert "Problem" in refused(client, "logistic", X, Y)
-    assert "newton" in refused(client, L, X, Y, consensus="sgd")
+    assert "newton" in refused(client, L, X, Y, consensus="newtn")
     assert "tol" in refused(client, L, X, Y, tol=-1.0)
     assert "max_seconds" in refused(client, L, X, Y, max_seconds=0)
     assert "until" in refused(client, L, X, Y, until=3)
