@@ -195,7 +195,7 @@ def test_an_interrupt_leaves_a_cluster_that_is_not_ours(client: Client, csv: Any
     assert (fit.returncode, stdout) == (130, ""), stderr
     _, _, last = stderr.partition("left: run 'left' goes on\n")
     assert f"    paramserver watch --scheduler-file {file} --name left\n" in last
-    assert json_of(cli("status", *of, "--name", "left", "--json"))["state"] in ("live", "finished")
+    assert json_of(cli("status", *of, "--name", "left", "--json"))["state"] != "failed"
     assert ps.connect("left", client).result(60.0).reason != "stopped"  # with such a rho it ends by itself
 
 

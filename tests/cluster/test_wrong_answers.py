@@ -53,7 +53,7 @@ def test_11_all_of_these_are_data(client: Any, kind: str) -> None:
     X, targets = data()
     y = targets["logistic"]
     peer = LogisticRegression(C=1 / 30, solver="newton-cholesky", tol=1e-12).fit(X, y)
-    result = ps.fit(ps.Logistic(), *KINDS[kind](X, y), penalty=ps.L2(30.0), tol=1e-12, client=client)
+    result = ps.fit(ps.Logistic(), *KINDS[kind](X, y), penalty=ps.L2(30.0), tol=1e-13, client=client)
     assert result.converged
     np.testing.assert_allclose(result.coef_, peer.coef_[0], atol=1e-6)
     assert result.intercept_ == pytest.approx(float(peer.intercept_[0]), abs=1e-5)
