@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
+from dask_jobqueue import SLURMCluster
+from distributed import Client
 
 import paramserver as ps
 
-from .site import Site, worker_options
+from .site import QUICK, Site, worker_options
+from .slurm import Slurm
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -19,8 +23,16 @@ def whats(site: Site, level: str) -> list[str]:
     return [finding.what for finding in ps.check(site.client) if finding.level == level]
 
 
-def test_a_plain_cluster_of_jobs_is_told_what_it_lacks(on_slurm: Callable[..., Site], tmp_path: Path) -> None:
-    site = on_slurm(jobs=2)
+def test_a_plain_cluster_of_jobs_is_told_what_it_lacks(slurm: Slurm, no_job_left: None, tmp_path: Path) -> None:
+    """dask-jobqueue's own, as a script makes it that knows nothing of `settings`."""
+    plain = {**worker_options(tmp_path), "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+    with dask.config.set(QUICK), SLURMCluster(**plain) as cluster, Client(cluster, set_as_default=False) as client:
+        site = Site(cluster, client, slurm)
+        site.scale(2)
+        told_what_it_lacks(site)
+
+
+def told_what_it_lacks(site: Site) -> None:
     assert whats(site, "error") == []
     http, walltime = whats(site, "warning")
     assert http.startswith("the HTTP servers of 2 workers")

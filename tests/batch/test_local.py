@@ -68,6 +68,7 @@ def test_mistakes(root: Path, environ: dict[str, str]) -> None:
     (root / "mine").unlink()
     port = int(environ["SLURM_PORT0"]) + 1
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last test's connections linger
         taken.bind(("127.0.0.1", port))
         taken.listen()
         assert (

@@ -83,7 +83,7 @@ def test_jobs_expire_one_after_the_other(on_slurm: Start, tmp_path: Path) -> Non
     time.sleep(70)  # Slurm looks at its jobs once a minute, and tells all at once that are due
     site.scale(2)
     both = set(site.system.jobs())
-    run, loads = long_run(site, tmp_path, delay=0.25)
+    run, loads = long_run(site, tmp_path, delay=0.4)
     assert run.end(300).n_pushes <= 1.2 * uninterrupted()
     assert time.monotonic() - began > 180, "it did not outlast a job"
     assert not first & set(site.system.jobs())
