@@ -42,8 +42,9 @@ class Watched:
         result = self.run.result(timeout=seconds)
         self._thread.join(20)
         check(self.run)
-        assert result.n_refused == 0
-        print(f"{result.n_pushes} pushes, epochs up to {self.seen[-1].epoch}, {result.seconds:.0f} s")
+        refused = self.seen[-1].refused
+        print(f"{result.n_pushes} pushes, epochs up to {self.seen[-1].epoch}, {result.seconds:.0f} s, {refused}")
+        assert refused.keys() <= {"late"}  # a step that two runners were at, of which the other's answer came first
         for what in (lambda s: s.pushes, lambda s: s.version.n):
             values = [what(status) for status in self.seen]
             assert values == sorted(values)

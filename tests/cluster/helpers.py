@@ -17,9 +17,15 @@ import distributed
 import numpy as np
 
 import paramserver as ps
+from cluster.forks import Forked
 from paramserver.views import Residuals
 
 TESTS = Path(__file__).parent.parent
+ENVIRON = {  #: of every process that the tests start
+    "OMP_NUM_THREADS": "1",
+    "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "0",
+    "PYTHONPATH": os.pathsep.join([str(TESTS), str(Path(ps.__file__).parent.parent)]),
+}
 LONG = np.longdouble
 
 
@@ -170,7 +176,7 @@ class Worker(NamedTuple):
     """A worker without a nanny."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
@@ -196,25 +202,30 @@ class Processes:
 
     def start(self, what: str, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """One of Dask's command line tools."""
-        environ = {**os.environ, "OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "0"}
-        environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(Path(ps.__file__).parent.parent)])
-        environ.update(env or {})
-        log = (self.folder / f"{what}-{time.monotonic_ns()}.log").open("wb")
-        with log:
+        with self._log(what).open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.{what}", "--no-dashboard", *self.args, *args],
-                env=environ, stdout=log, stderr=log, cwd=self.folder,  # -m puts the working directory first
+                env={**os.environ, **ENVIRON, **(env or {})}, stdout=log, stderr=log, cwd=self.folder,
             )  # fmt: skip
+
+    def _log(self, what: str) -> Path:
+        return Path(self.folder, f"{what}-{time.monotonic_ns()}.log")
 
     def add(self, *names: str, args: tuple[str, ...] = (), env: dict[str, str] | None = None) -> list[Worker]:
         """Start workers; `wait_for` waits for them."""
         for name in names:
-            process = self.start(
-                "dask_worker", "--scheduler-file", self.file, "--no-nanny", "--nthreads", "1",
-                "--name", name, "--local-directory", str(self.folder), *args, env=env,
+            words = (
+                "--scheduler-file", self.file, "--no-nanny", "--nthreads", "1",
+                "--name", name, "--local-directory", str(self.folder), *args,
             )  # fmt: skip
-            self.workers[name] = Worker(name, process)
+            self.workers[name] = Worker(name, self._worker(words, env))
         return [self.workers[name] for name in names]
+
+    def _worker(self, words: tuple[str, ...], env: dict[str, str] | None) -> subprocess.Popen[bytes] | Forked:
+        """A whole interpreter where its environment, which Dask and Python read as they start, is another."""
+        if env:
+            return self.start("dask_worker", *words, env=env)
+        return Forked(("--no-dashboard", *self.args, *words), self.folder, self._log("dask_worker"), ENVIRON)
 
     def client(self, **kwargs: Any) -> distributed.Client:
         return distributed.Client(scheduler_file=self.file, **kwargs)
