@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paramserver.consensus.base import Consensus, Pull, Setup, check
-from paramserver.errors import CheckpointError
+from paramserver.errors import CheckpointError, InvalidInput
 from paramserver.messages import Array, Fields, Version
 from paramserver.penalties import L2, Bound, Penalty
 from paramserver.server import checkpoint, stored
@@ -36,7 +36,7 @@ NETWORKS = {
 
 def check_consensus(
     rule: Consensus, problem: Problem | None = None, X: Any = None, y: Any = None, seed: int = 0,
-    penalty: Penalty | None = None,
+    penalty: Penalty | None = None, *, chunks: Sequence[Any] | None = None,
 ) -> None:  # fmt: skip
     """Both halves of a rule keep the protocol, and small simulated runs end where they should.
 
@@ -45,14 +45,25 @@ def check_consensus(
     a straggler, with deaths and with a network that loses, delays and doubles messages, an exact rule
     converges, another comes near its `Consensus.floor`, where it says one.
 
-    ``problem``, ``X``, ``y`` and ``penalty`` say what to fit; by default a small logistic regression with L2.
+    Parameters
+    ----------
+    rule : Consensus
+    problem, X, y, penalty :
+        What to fit; by default a small logistic regression with L2.
+    seed : int
+    chunks : sequence
+        The data, in place of X and y, already cut: two chunks or more, each a tuple (X_i, y_i[, weight_i[, offset_i]])
+        or an object that ``problem`` prepares.
+
+    Raises
+    ------
+    AssertionError
+        With the law that does not hold, and the numbers.
     """
     problem, penalty = problem or Logistic(), penalty or L2(1.0)
-    if X is None:
-        X, y = _data(seed)
-    cuts = np.array_split(np.arange(len(X)), CHUNKS)
     rule.check(problem)
-    trial = _Trial(rule, problem, [(X[rows], None if y is None else y[rows]) for rows in cuts], penalty)
+    parts = _parts(X, y, chunks, seed)
+    trial = _Trial(rule, problem, parts, penalty)
     state, z = rule.init(trial.setup), trial.setup.z
     slots: dict[int, Fields] = {}
     for _ in range(ROUNDS):
@@ -61,14 +72,27 @@ def check_consensus(
     _check_steps(trial, state, slots, z)
     _check_readings(trial, state, slots, z)
     for name, network in NETWORKS.items():
-        for settings in (rule, replace(rule, min_fresh=CHUNKS)):
+        for settings in (rule, replace(rule, min_fresh=len(parts))):
             floor = settings.floor(trial.setup)
-            kw: Any = {"chunks": cuts, "penalty": penalty, "consensus": settings, "network": network, "seed": seed}
+            kw: Any = {"penalty": penalty, "consensus": settings, "network": network, "seed": seed}
             kw.update(tol=max(NEAR * floor, TOL), limit=LIMIT if rule.exact or floor else LIMIT / 10)
-            result = simulate(problem, X, y, **kw).result
+            result = simulate(problem, parts, **kw).result
             _check_end(settings, trial, result, name)
-    again = simulate(problem, X, y, **kw).result
+    again = simulate(problem, parts, **kw).result
     law(np.array_equal(result.z, again.z), "a simulated run is the same for the same seed")
+
+
+def _parts(X: Any, y: Any, chunks: Sequence[Any] | None, seed: int) -> list[tuple[Any, ...]]:
+    """Each chunk's parts, as `Problem.prepare` takes them."""
+    if chunks is None:
+        X, y = _data(seed) if X is None else (X, y)
+        cuts = np.array_split(np.arange(len(X)), CHUNKS)
+        chunks = [(X[rows], None if y is None else y[rows]) for rows in cuts if len(rows)]
+    elif X is not None or y is not None:
+        raise InvalidInput("pass X and y, or two chunks or more that are cut already, not both")
+    if len(chunks) < 2:
+        raise InvalidInput(f"a rule is checked on two chunks or more, got {len(chunks)}")
+    return [chunk if isinstance(chunk, tuple) else (chunk,) for chunk in chunks]
 
 
 def _data(seed: int) -> tuple[Array, Any]:
@@ -89,7 +113,13 @@ class _Trial:
         self.bound = Bound(penalty, self.problem.penalised(len(start.z)))
         rule.suits(self.bound)
         self.setup = Setup(
-            len(start.z), CHUNKS, int(total[0]), start, self.problem.quadratic, self.bound, self.bound.project(start.z)
+            len(start.z),
+            len(parts),
+            int(total[0]),
+            start,
+            self.problem.quadratic,
+            self.bound,
+            self.bound.project(start.z),
         )
 
     def pull(self, state: Any, slot: Fields | None, z: Array, whole: bool = False) -> Pull:
@@ -122,8 +152,9 @@ class _Trial:
 def _check_round(trial: _Trial, state: Any, slots: dict[int, Fields], z: Array) -> tuple[Any, dict[int, Fields]]:
     """Every chunk answers at one z: in whatever order, restored or rebuilt, the next z is the same."""
     rule, ends = trial.rule, []
-    pushes = [trial.push(i, trial.pull(state, slots.get(i), z)) for i in range(CHUNKS)]
-    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+    chunks = range(trial.setup.n_chunks)
+    pushes = [trial.push(i, trial.pull(state, slots.get(i), z)) for i in chunks]
+    for order in (chunks, [*chunks[1::2], *chunks[::2]]):
         after, new = copy.deepcopy(state), dict(slots)
         for i in order:
             after, new[i], taken = rule.absorb(after, i, frozen(new.get(i)), pushes[i])

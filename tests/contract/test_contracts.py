@@ -35,6 +35,7 @@ from paramserver.workers.problems import (
     Multinomial,
     Poisson,
     Quantile,
+    Smooth,
     SquaredHinge,
     Start,
     Tweedie,
@@ -408,6 +409,24 @@ def test_rule(rule, problem):
 
 def test_rule_on_data_of_ones_own():
     check_consensus(AggregatedNewton(), LeastSquares(), X, NUMBERS)
+
+
+def test_rule_on_chunks_of_ones_own():
+    uneven = [(X[rows], NUMBERS[rows], WEIGHT[rows]) for rows in np.split(np.arange(120), [20, 50])]
+    check_consensus(AggregatedNewton(), LeastSquares(), chunks=uneven)
+    centres = [{"centre": 2.0 * np.eye(3)[k % 3]} for k in range(5)]
+
+    def distance(z, place):
+        return 0.5 * float((z - place["centre"]) @ (z - place["centre"])) + 1.0
+
+    square = Smooth(distance, lambda z, place: z - place["centre"], lambda z, place: np.eye(3), size=3)
+    check_consensus(AggregatedNewton(), square, chunks=centres)
+
+
+def test_data_that_are_not_cut_into_two_are_refused():
+    for given in ({"chunks": [(X, NUMBERS)]}, {"X": X, "chunks": [(X, NUMBERS)] * 2}, {"X": X[:1], "y": NUMBERS[:1]}):
+        with pytest.raises(InvalidInput, match="two chunks"):
+            check_consensus(AggregatedNewton(), LeastSquares(), **given)
 
 
 @dataclass(frozen=True)
