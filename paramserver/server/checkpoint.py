@@ -175,7 +175,7 @@ def _restore_rule(params: Parameters, kept: dict[str, Any] | None) -> None:
     if kept is not None:
         stored.check_sums(kept, _fields(params.state), params.setup.p)
         for name, value in kept.items():
-            setattr(params.state, name, value)
+            object.__setattr__(params.state, name, value)  # which may be frozen
     if slots:
         rule.residuals(rule.rebuild(copy.deepcopy(params.state), slots, z), slots, params.bound, z)
         rule.objective(slots, params.bound, z)

@@ -184,7 +184,7 @@ def _restored(trial: _Trial, state: Any, slots: dict[int, Fields]) -> Any:
     except CheckpointError as error:
         raise AssertionError(f"broken: what `init` makes says what a state may be: {error}") from None
     for name, value in kept.items():
-        setattr(begun, name, value)
+        object.__setattr__(begun, name, value)
     return begun
 
 
