@@ -553,6 +553,14 @@ class Adds(AsyncSGD):
 
 
 @dataclass(frozen=True)
+class Piles(HessianAverage):
+    """What a chunk said before is never taken out again."""
+
+    def absorb(self, state, chunk, old, new):
+        return super().absorb(state, chunk, None, new)
+
+
+@dataclass(frozen=True)
 class Vain(FedAvg):
     def floor(self, setup):
         return 1e-6
@@ -597,6 +605,7 @@ class Partial(EASGD):
         (UnstorableSlot(), AssertionError, "a slot's who can be checkpointed, got object"),
         (Grown(), AssertionError, "`init` makes"),
         (Adds(), AssertionError, "twice as once"),
+        (Piles(), AssertionError, "whole push replaces the chunk's last"),
         (Vain(), AssertionError, "times its floor"),
         (Floored(), AssertionError, "no floor"),
         (Partial(), AssertionError, "any order"),

@@ -24,6 +24,7 @@ ROOT = Path(paramserver.__file__).parents[1]
 ROOM = ROOT / "paramserver" / "examples"
 TEXT = (ROOM / "README.md").read_text()
 RULE = "hessian_average.py"
+FILES = (RULE, "straggler.py", "expectile.py", "berhu.py")
 
 
 class Block(NamedTuple):
@@ -60,8 +61,8 @@ def words_of(text: str) -> str:
 
 def test_the_files_shown_are_the_files_that_run() -> None:
     shown = {block.how.removeprefix("file: "): block.code for block in BLOCKS if block.how.startswith("file: ")}
-    assert shown.keys() == {RULE, "straggler.py", "expectile.py", "berhu.py", "pyproject.toml"}
-    for name in shown.keys() - {"pyproject.toml"}:
+    assert shown.keys() == {*FILES, "pyproject.toml"}
+    for name in FILES:
         assert shown[name] == (ROOM / name).read_text(), name
 
 
@@ -70,7 +71,7 @@ def test_a_rule_is_short() -> None:
 
 
 def test_none_imports_dask() -> None:
-    modules = [f"paramserver.examples.{path.stem}" for path in ROOM.glob("*.py") if path.stem != "__init__"]
+    modules = [f"paramserver.examples.{name.removesuffix('.py')}" for name in FILES]
     look = "print([m for m in sys.modules if m.split('.')[0] in ('dask', 'distributed')])"
     out = python("-c", f"import sys, {', '.join(modules)}; {look}", cwd=ROOT)
     assert (out.stdout, out.stderr) == ("[]\n", "")
