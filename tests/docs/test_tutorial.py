@@ -85,8 +85,8 @@ def test_links_lead_somewhere() -> None:
 
 # -- code ------------------------------------------------------------------------------------------
 
-HERE = [block for block in CODE if not block.how.startswith("after: ")]
-(NOTEBOOK,) = (block for block in CODE if block not in HERE)
+HERE = [block for block in CODE if not block.how.startswith("after: ") and block.code != DATA]
+(NOTEBOOK,) = (block for block in CODE if block.how.startswith("after: "))
 
 
 @pytest.mark.parametrize("block", HERE, ids=lambda block: block.code.strip().splitlines()[-1][:40])
@@ -159,8 +159,9 @@ def cluster_of_it(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A scheduler and a worker where the package is installed; the folder has the data and the job file too."""
     folder = tmp_path_factory.mktemp("tutorial")
     (folder / "job.yaml").write_text(JOB)
-    (folder / "make.py").write_text(DATA)
-    assert python("make.py", cwd=folder).returncode == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(DATA, {})
     env = {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}
     with processes(folder, env) as own:
         own.add("a", env=env)
