@@ -19,7 +19,7 @@ from paramserver.consensus import Consensus, named
 from paramserver.environment import prepare
 from paramserver.errors import InvalidInput, NoScheduler, UnknownRun
 from paramserver.penalties import Bound, NoPenalty, Penalty
-from paramserver.resumption import earlier, fresh
+from paramserver.resumption import check_storable, earlier, fresh
 from paramserver.run import Run
 from paramserver.server import inferring
 from paramserver.server.spec import RunSpec, check_z0
@@ -170,6 +170,8 @@ def start(
     at_hand.check_one(given.offset, given.exposure)
     _check_plugins(problem, rule, penalty)
     _check_sizes(problem, given, penalty, settings.get("z0"))
+    if settings["checkpoint"] is not None:
+        check_storable(rule, penalty)
     if chunks is not None and not (isinstance(chunks, (int, np.integer)) and chunks >= 1):
         raise InvalidInput(f"chunks must be None or a whole number ≥ 1, got {chunks!r}")
     if name is not None and not (isinstance(name, str) and name):

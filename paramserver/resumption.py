@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import paramserver.penalties as penalties
-from paramserver.consensus import Consensus, of_class
+from paramserver.consensus import Consensus, Setup, of_class
 from paramserver.errors import CheckpointError, InvalidInput
-from paramserver.penalties import Penalty
+from paramserver.penalties import Bound, NoPenalty, Penalty
 from paramserver.server import checkpoint
 from paramserver.server.store import Store
+from paramserver.workers.problems.base import Start
 
 logger = logging.getLogger("paramserver")
 
@@ -56,6 +60,22 @@ def fresh(place: str | os.PathLike[str]) -> str:
             "or go on with that run: ps.resume(url, problem, X, y), or --resume on the command line"
         )
     return store.url
+
+
+def check_storable(rule: Consensus, penalty: Penalty) -> None:
+    """Refuse plug-ins that no checkpoint can hold, before any data are sent.
+
+    Raises
+    ------
+    InvalidInput
+        It names the field: of the settings, or of the state that the rule begins with.
+    """
+    state, z = None, np.zeros(2)
+    with contextlib.suppress(Exception):  # no fit is of this size, so a rule may raise: the server looks again
+        start = Start(z, 1.0)
+        state = rule.init(Setup(2, 2, 2, start, False, Bound(NoPenalty(), np.ones(2, bool)), z))
+    checkpoint.check_storable(rule, state)
+    checkpoint.check_storable(penalty)
 
 
 def earlier(place: str | os.PathLike[str]) -> Earlier:

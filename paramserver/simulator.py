@@ -250,7 +250,7 @@ def simulate(
     problem, penalty, consensus :
         As in `paramserver.launch`.
     X, y, sample_weight, offset or exposure : arrays with the same number of rows; X also scipy sparse
-        or a `Table`
+        or a `Table`, or, alone, a list of chunks: (X_i, y_i[, weight_i[, offset_i]]), or objects as they are
     chunks : int, or iterable of index arrays
         How the rows are cut.
     network : Network
@@ -265,15 +265,7 @@ def simulate(
     rule = named(consensus)
     rule.check(problem)
     network = network or Network()
-    at_hand.check_one(offset, exposure)
-    offset = at_hand.checked_log(exposure) if exposure is not None else offset
-    offset = at_hand.checked(offset) if offset is not None else None
-    parts = [_at_hand(part) for part in (X, y, sample_weight, offset)]
-    lengths = [part.shape[0] for part in parts if part is not None]
-    if len(set(lengths)) != 1:
-        raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
-    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
-    data = [problem.prepare(*(_rows(part, rows) for part in parts)) for rows in cuts]
+    data = [problem.prepare(*parts) for parts in _cut(X, y, sample_weight, offset, exposure, chunks)]
     spec = RunSpec(
         problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference
     )
@@ -300,6 +292,23 @@ def simulate(
         raise InvalidInput(f"the simulated run read not one chunk within {limit} units of time")
     time = world.now
     return Simulation(out, time, core.record.pushes / len(data), world.problem.hessians, np.array(world.busy) / time)
+
+
+def _cut(X: Any, y: Any, weight: Any, offset: Any, exposure: Any, chunks: int | Iterable[Any]) -> list[Any]:
+    """Each chunk's parts, as `Problem.prepare` takes them."""
+    at_hand.check_one(offset, exposure)
+    if isinstance(X, (list, tuple)) and not at_hand.is_rows(X):
+        if any(part is not None for part in (y, weight, offset, exposure)):
+            raise InvalidInput("a list of chunks holds all that is theirs: pass [(X_0, y_0, weight_0, offset_0), …]")
+        return [chunk if isinstance(chunk, tuple) else (chunk,) for chunk in X]
+    offset = at_hand.checked_log(exposure) if exposure is not None else offset
+    offset = at_hand.checked(offset) if offset is not None else None
+    parts = [_at_hand(part) for part in (X, y, weight, offset)]
+    lengths = [part.shape[0] for part in parts if part is not None]
+    if len(set(lengths)) != 1:
+        raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
+    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else chunks
+    return [tuple(_rows(part, rows) for part in parts) for rows in cuts]
 
 
 def _at_hand(part: Any) -> Any:

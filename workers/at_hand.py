@@ -1,4 +1,4 @@
-"""The columns beside X that are at hand: checked before they are sent. (An exposure is the log of an offset's.)"""
+"""What is at hand: the columns beside X, checked before they are sent. (An exposure is the log of an offset's.)"""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import numpy as np
 
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array
+
+
+def is_rows(X: Any) -> bool:
+    """A list of numbers or of rows of numbers is an array that was not made one yet."""
+    first = X[0] if len(X) else None
+    if isinstance(first, (list, tuple)) and len(first):
+        return isinstance(first[0], (int, float, np.number))
+    return isinstance(first, (int, float, np.number))
 
 
 def check_one(offset: Any, exposure: Any) -> None:

@@ -52,7 +52,7 @@ class Chunks(NamedTuple):
 
 def make(client: Any, problem: Problem, given: Given, n_chunks: int | None = None) -> Chunks:
     """Send what is to be sent, persist what is lazy, and name the keys; computes nothing itself."""
-    if isinstance(given.X, (list, tuple)) and not _is_rows(given.X):
+    if isinstance(given.X, (list, tuple)) and not at_hand.is_rows(given.X):
         return _from_list(client, given)
     X, names = matrix(given.X, n_chunks or default(given.X, 2))
     if X.shape[0] == 0:
@@ -90,14 +90,6 @@ def _short(row: Any) -> tuple[Any, ...]:
     while row and row[-1] is None:
         row.pop()
     return tuple(row)
-
-
-def _is_rows(X: Any) -> bool:
-    """A list of numbers or of rows of numbers is an array that was not made one yet."""
-    first = X[0] if len(X) else None
-    if isinstance(first, (list, tuple)) and len(first):
-        return isinstance(first[0], (int, float, np.number))
-    return isinstance(first, (int, float, np.number))
 
 
 def default(X: Any, threads: int) -> int:

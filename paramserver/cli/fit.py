@@ -146,7 +146,7 @@ def _check(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     """What `launch` would refuse, seen before jobs wait in a queue for it."""
     from paramserver.consensus import named
     from paramserver.penalties import NoPenalty
-    from paramserver.resumption import earlier, fresh
+    from paramserver.resumption import check_storable, earlier, fresh
     from paramserver.server import inferring
     from paramserver.server.spec import RunSpec
 
@@ -159,6 +159,7 @@ def _check(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
         earlier(args.resume)
     elif options.get("checkpoint"):
         fresh(options["checkpoint"])
+        check_storable(rule, options.get("penalty") or NoPenalty())
 
 
 def _launch(args: argparse.Namespace, options: dict[str, Any], place: Place) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Auto(Consensus):
     penalty has an L1 term, and `LBFGS` where it is smooth.
     """
 
+    payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {}  # the chosen rule's
     needs = ("evaluate", "curvature", "hessian")
 
     def choose(self, setup: Setup, problem: Problem) -> tuple[Consensus, str]:

@@ -114,9 +114,11 @@ class Consensus(ABC):
 
     def __new__(cls, *args: Any, **settings: Any) -> Consensus:
         lacking = sorted(getattr(cls, "__abstractmethods__", ()))
-        if lacking:
-            lines = "\n".join(f"    def {name}{inspect.signature(getattr(cls, name))}" for name in lacking)
-            raise MissingMethod(f"{cls.__name__} lacks what every rule needs; define on it\n{lines}".replace("'", ""))
+        lines = [f"    def {name}{inspect.signature(getattr(cls, name))}".replace("'", "") for name in lacking]
+        if not hasattr(cls, "payload"):
+            lines.append('    payload: ClassVar = {"x": ("p",), "f": ()}, or whatever `step` returns, by its shapes')
+        if lines:
+            raise MissingMethod("\n".join([f"{cls.__name__} lacks what every rule needs; define on it", *lines]))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ FORMAT = 1
 _ARRAY = 1  #: msgpack extension code
 _DTYPE = re.compile(r"[<>|=][biufcSU]\d{1,6}")  #: of plain values: nothing that needs to be unpickled
 _CHECKSUM = 4  #: bytes
+PLAIN = "numpy arrays, numbers, text, None, and lists and dicts of them"  #: what can be stored
 
 
 def dump(core: Core, now: float, *, anchor: bool = False) -> bytes:
@@ -72,7 +74,10 @@ def snapshot(core: Core, now: float, *, anchor: bool = False) -> dict[str, Any]:
 
 def pack(state: dict[str, Any]) -> bytes:
     """A snapshot as bytes, a checksum first: a state that went wrong on its way must not look like another."""
-    packed: bytes = msgpack.packb(state, default=_pack)
+    try:
+        packed: bytes = msgpack.packb(state, default=_pack)
+    except TypeError as error:
+        raise TypeError(_culprit(state) or str(error)) from None
     return _checksum(packed) + packed
 
 
@@ -99,6 +104,39 @@ def unpack(data: bytes) -> dict[str, Any]:
 def again(value: Any) -> Any:
     """A part of a state as a checkpoint brings it back."""
     return msgpack.unpackb(msgpack.packb(value, default=_pack), ext_hook=_unpack, strict_map_key=False)
+
+
+def unstorable(whose: str, parts: Mapping[str, Any] | None) -> str | None:
+    """Which of these no checkpoint can hold, and what it can hold; None: all can be."""
+    for name, value in (parts or {}).items():
+        try:
+            again(value)
+        except (TypeError, ValueError, OverflowError):
+            return f"{whose} {name} is of type {type(value).__name__}: a checkpoint holds {PLAIN}"
+    return None
+
+
+def check_storable(plugin: Any, state: Any = None) -> None:
+    """Refuse a rule or a penalty whose settings, or whose state, no checkpoint can hold.
+
+    Raises
+    ------
+    InvalidInput
+        It names the field.
+    """
+    who = type(plugin).__name__
+    settings = unstorable(f"{who}'s setting", _named(plugin)["settings"])
+    wrong = settings or (unstorable(f"{who}'s state: its", _fields(state)) if is_dataclass(state) else None)
+    if wrong:
+        raise InvalidInput(f"{wrong}. Keep it so, or launch without checkpoint=")
+
+
+def _culprit(state: Mapping[str, Any]) -> str | None:
+    """What of a snapshot cannot be stored."""
+    parts = [(f"{state[who]['type']}'s setting", state[who]["settings"]) for who in ("rule", "penalty")]
+    parts += [("the rule's state: its", state["rule_state"])]
+    parts += [(f"chunk {i}'s slot: its", slot["fields"]) for i, slot in enumerate(state["slots"])]
+    return next((wrong for whose, fields in parts if (wrong := unstorable(whose, fields))), None)
 
 
 def load(data: bytes, spec: RunSpec, epoch: int, now: float) -> Core:
@@ -175,7 +213,7 @@ def _restore_rule(params: Parameters, kept: dict[str, Any] | None) -> None:
     if kept is not None:
         stored.check_sums(kept, _fields(params.state), params.setup.p)
         for name, value in kept.items():
-            setattr(params.state, name, value)
+            object.__setattr__(params.state, name, value)  # which may be frozen
     if slots:
         rule.residuals(rule.rebuild(copy.deepcopy(params.state), slots, z), slots, params.bound, z)
         rule.objective(slots, params.bound, z)
@@ -235,7 +273,7 @@ def _pack(value: Any) -> Any:
         return msgpack.ExtType(_ARRAY, msgpack.packb((array.dtype.str, array.shape, array.tobytes())))
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"a rule's state and slots must be arrays and plain values, got {type(value).__name__}")
+    raise TypeError(f"a rule's state and slots must be {PLAIN}, got {type(value).__name__}")
 
 
 def _unpack(code: int, data: bytes) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from paramserver.errors import InvalidInput, ServerGone
+from paramserver.errors import InvalidInput, RunFailed, ServerGone
 from paramserver.server import checkpoint
 from paramserver.server.store import Store
 
@@ -57,10 +57,20 @@ class Durable:
         self._heed(self.server.worker.status.name)
         if self.superseded or self.server.core.params.z is None or now < min(self._next, self._next_save):
             return
+        if self.store is not None and self._number == 0:
+            self._try(now)
         if now >= self._next and self._idle("keep") and self._news() != self._kept:
             self._start("keep", self._keep(*self._anchor()))
         if now >= self._next_save and self._idle("save") and self.store is not None:
             self._start("save", self._save(checkpoint.snapshot(self.server.core, now), SAVE_LIMIT))
+
+    def _try(self, now: float) -> None:
+        """A rule that no checkpoint can hold is told at once, not when the first is due."""
+        params = self.server.core.params
+        try:
+            checkpoint.check_storable(params.rule, params.state)
+        except InvalidInput as error:
+            self.server.core.fail(RunFailed(str(error)), now)
 
     def _own(self) -> int:
         record = self.server.core.record

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 import cloudpickle
 import numpy as np
+
+Check = TypeVar("Check", bound=Callable[..., None])
 
 
 def law(holds: Any, text: str) -> None:
@@ -34,3 +39,28 @@ def frozen(thing: Any) -> Any:
         thing = thing.copy()
         thing.setflags(write=False)
     return thing
+
+
+def apart(a: Any, b: Any) -> str:
+    """How far two arrays are from each other, in words."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or a.dtype.kind not in "fiub":
+        return f"{a!r} and {b!r}"
+    return f"by up to {np.abs(a - b).max(initial=0.0):.1e}"
+
+
+def hands_off(check: Check) -> Check:
+    """What writes into an argument is a broken law too, and the line that does it is said."""
+
+    @wraps(check)
+    def checked(*args: Any, **options: Any) -> None:
+        try:
+            check(*args, **options)
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            text = "arguments are read-only, for others have them too: copy before you write"
+            raise AssertionError(f"broken: {text}. Line {at.lineno} of {at.filename}: {at.line}") from error
+
+    return checked  # type: ignore[return-value]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from paramserver.penalties import Penalty
-from paramserver.testing.laws import frozen, law, same, travelled
+from paramserver.testing.laws import frozen, hands_off, law, same, travelled
 
 
+@hands_off
 def check_penalty(penalty: Penalty, d: int = 8, seed: int = 0) -> None:
     """Value, prox and subgradient belong to one convex function of ``d`` coordinates."""
     rng = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 
 from paramserver.messages import Array
 from paramserver.server.null import NullModel
-from paramserver.testing.laws import frozen, law, same, travelled
+from paramserver.testing.laws import frozen, hands_off, law, same, travelled
 from paramserver.workers.problems import Problem, Start
 from paramserver.workers.problems.passes import ratios
 
@@ -24,6 +24,7 @@ def null_model(problem: Any, start: Start, data: Sequence[Any]) -> Start:
     return null.start
 
 
+@hands_off
 def check_problem(problem: Problem, *parts: Any, seed: int = 0) -> None:
     """What the problem offers over one chunk fits together; what it lacks is passed over.
 

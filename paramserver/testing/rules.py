@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
-from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
-from paramserver.consensus.base import Consensus, Pull, Setup, check
-from paramserver.errors import CheckpointError
-from paramserver.messages import Array, Fields, Version
-from paramserver.penalties import L2, Bound, Penalty
+from paramserver.consensus.base import Consensus
+from paramserver.errors import CheckpointError, InvalidInput
+from paramserver.messages import Array, Fields
+from paramserver.penalties import L2, Penalty
 from paramserver.server import checkpoint, stored
 from paramserver.simulator import Network, simulate
-from paramserver.testing.laws import frozen, law, same, travelled
-from paramserver.testing.problems import null_model
+from paramserver.testing.laws import apart, frozen, hands_off, law, same
+from paramserver.testing.trial import Trial
 from paramserver.views import Result
 from paramserver.workers.problems import Logistic, Problem
 
@@ -27,6 +26,8 @@ TOL = 1e-6  #: of an exact rule
 NEAR = 5.0  #: times its floor another must come to
 LIMIT = 3e3  #: of virtual time
 CACHED = 1e-3  #: what a step may owe to what the steps before left in a chunk's memo, relatively
+REPLAYS = "a rule that says `replays` takes a push twice as once"
+REPLACES = "a whole push replaces the chunk's last: the same again changes nothing, or else `is_delta` says what it is"
 NETWORKS = {
     "a straggler": Network(speeds=(1.0, 1.0, 5.0)),
     "deaths": Network(speeds=(1.0, 1.0, 1.0), copies=1, deaths=((0, 4.0, 30.0), (1, 15.0, np.inf))),
@@ -34,9 +35,10 @@ NETWORKS = {
 }
 
 
+@hands_off
 def check_consensus(
     rule: Consensus, problem: Problem | None = None, X: Any = None, y: Any = None, seed: int = 0,
-    penalty: Penalty | None = None,
+    penalty: Penalty | None = None, *, chunks: Sequence[Any] | None = None,
 ) -> None:  # fmt: skip
     """Both halves of a rule keep the protocol, and small simulated runs end where they should.
 
@@ -45,15 +47,26 @@ def check_consensus(
     a straggler, with deaths and with a network that loses, delays and doubles messages, an exact rule
     converges, another comes near its `Consensus.floor`, where it says one.
 
-    ``problem``, ``X``, ``y`` and ``penalty`` say what to fit; by default a small logistic regression with L2.
+    Parameters
+    ----------
+    rule : Consensus
+    problem, X, y, penalty :
+        What to fit; by default a small logistic regression with L2.
+    seed : int
+    chunks : sequence
+        The data, in place of X and y, already cut: two chunks or more, each a tuple (X_i, y_i[, weight_i[, offset_i]])
+        or an object that ``problem`` prepares.
+
+    Raises
+    ------
+    AssertionError
+        With the law that does not hold, and the numbers.
     """
     problem, penalty = problem or Logistic(), penalty or L2(1.0)
-    if X is None:
-        X, y = _data(seed)
-    cuts = np.array_split(np.arange(len(X)), CHUNKS)
     rule.check(problem)
-    trial = _Trial(rule, problem, [(X[rows], None if y is None else y[rows]) for rows in cuts], penalty)
-    state, z = rule.init(trial.setup), trial.setup.z
+    parts = _parts(X, y, chunks, seed)
+    trial = Trial(rule, problem, parts, penalty)
+    state, z = trial.begun(), trial.setup.z
     slots: dict[int, Fields] = {}
     for _ in range(ROUNDS):
         state, slots = _check_round(trial, state, slots, z)
@@ -61,14 +74,27 @@ def check_consensus(
     _check_steps(trial, state, slots, z)
     _check_readings(trial, state, slots, z)
     for name, network in NETWORKS.items():
-        for settings in (rule, replace(rule, min_fresh=CHUNKS)):
+        for settings in (rule, replace(rule, min_fresh=len(parts))):
             floor = settings.floor(trial.setup)
-            kw: Any = {"chunks": cuts, "penalty": penalty, "consensus": settings, "network": network, "seed": seed}
+            kw: Any = {"penalty": penalty, "consensus": settings, "network": network, "seed": seed}
             kw.update(tol=max(NEAR * floor, TOL), limit=LIMIT if rule.exact or floor else LIMIT / 10)
-            result = simulate(problem, X, y, **kw).result
+            result = simulate(problem, parts, **kw).result
             _check_end(settings, trial, result, name)
-    again = simulate(problem, X, y, **kw).result
+    again = simulate(problem, parts, **kw).result
     law(np.array_equal(result.z, again.z), "a simulated run is the same for the same seed")
+
+
+def _parts(X: Any, y: Any, chunks: Sequence[Any] | None, seed: int) -> list[tuple[Any, ...]]:
+    """Each chunk's parts, as `Problem.prepare` takes them."""
+    if chunks is None:
+        X, y = _data(seed) if X is None else (X, y)
+        cuts = np.array_split(np.arange(len(X)), CHUNKS)
+        chunks = [(X[rows], None if y is None else y[rows]) for rows in cuts if len(rows)]
+    elif X is not None or y is not None:
+        raise InvalidInput("pass X and y, or two chunks or more that are cut already, not both")
+    if len(chunks) < 2:
+        raise InvalidInput(f"a rule is checked on two chunks or more, got {len(chunks)}")
+    return [chunk if isinstance(chunk, tuple) else (chunk,) for chunk in chunks]
 
 
 def _data(seed: int) -> tuple[Array, Any]:
@@ -77,56 +103,15 @@ def _data(seed: int) -> tuple[Array, Any]:
     return X, rng.random(160) < 1 / (1 + np.exp(-X @ np.array([1.0, -1.0, 0.5, 0.0]) - 0.5))
 
 
-class _Trial:
-    """One rule on a few chunks, driven by hand."""
-
-    def __init__(self, rule: Consensus, problem: Problem, parts: Sequence[Any], penalty: Penalty) -> None:
-        self.rule, self.prepare = rule, [partial(problem.prepare, *each) for each in parts]
-        self.data = [prepare() for prepare in self.prepare]
-        total = reduce(problem.merge, map(problem.survey, self.data))
-        self.problem = problem.at(total)
-        start = null_model(self.problem, self.problem.start(total), self.data)
-        self.bound = Bound(penalty, self.problem.penalised(len(start.z)))
-        rule.suits(self.bound)
-        self.setup = Setup(
-            len(start.z), CHUNKS, int(total[0]), start, self.problem.quadratic, self.bound, self.bound.project(start.z)
-        )
-
-    def pull(self, state: Any, slot: Fields | None, z: Array, whole: bool = False) -> Pull:
-        fields = frozen(dict(self.rule.plan(state, frozen(slot), frozen(z))))
-        return Pull(frozen(z), Version(0, 0), fields, whole or slot is None)
-
-    def copies(self, i: int) -> Iterator[Any]:
-        """A chunk's data as the steps so far left them, twice, and as new."""
-        yield from (copy.deepcopy(self.data[i]), copy.deepcopy(self.data[i]), self.prepare[i]())
-
-    def answer(self, data: Any, pull: Pull) -> Fields:
-        payload = travelled(self.rule).step(self.problem, data, pull)
-        law(payload is not None, "a step near the null model is not too far")
-        return payload  # type: ignore[no-any-return]
-
-    def push(self, i: int, pull: Pull) -> Fields:
-        """A worker's answer as the server gets it."""
-        payload = self.answer(self.data[i], pull)
-        wrong = check(payload, self.rule.shapes, self.rule.optional, self.setup.p)
-        law(wrong is None, f"a payload is float64 of {dict(self.rule.shapes)}, finite: wrong {wrong} in {payload}")
-        law(not (pull.whole and self.rule.is_delta(payload)), f"a push asked for whole is whole, got {[*payload]}")
-        return frozen({**travelled(payload), "rows": float(self.data[i].rows)})  # type: ignore[no-any-return]
-
-    def consensus(self, state: Any, z: Array) -> tuple[Array, Any]:
-        z, state = self.rule.consensus(state, self.bound, frozen(z))
-        law(z.shape == (self.setup.p,) and np.isfinite(z).all(), f"consensus makes {self.setup.p} numbers, got {z!r}")
-        return z, state
-
-
-def _check_round(trial: _Trial, state: Any, slots: dict[int, Fields], z: Array) -> tuple[Any, dict[int, Fields]]:
+def _check_round(trial: Trial, state: Any, slots: dict[int, Fields], z: Array) -> tuple[Any, dict[int, Fields]]:
     """Every chunk answers at one z: in whatever order, restored or rebuilt, the next z is the same."""
     rule, ends = trial.rule, []
-    pushes = [trial.push(i, trial.pull(state, slots.get(i), z)) for i in range(CHUNKS)]
-    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+    chunks = range(trial.setup.n_chunks)
+    pushes = [trial.push(i, trial.pull(state, slots.get(i), z)) for i in chunks]
+    for order in (chunks, [*chunks[1::2], *chunks[::2]]):
         after, new = copy.deepcopy(state), dict(slots)
         for i in order:
-            after, new[i], taken = rule.absorb(after, i, frozen(new.get(i)), pushes[i])
+            after, new[i], taken = trial.absorb(after, i, new.get(i), pushes[i])
             new[i] = {**new[i], "rows": pushes[i]["rows"]}
             law(taken or slots, "a first push is accepted")
         ends.append(trial.consensus(copy.deepcopy(after), z)[0])
@@ -135,13 +120,13 @@ def _check_round(trial: _Trial, state: Any, slots: dict[int, Fields], z: Array) 
     same(trial.consensus(copy.deepcopy(restored), z)[0], ends[1], "a restored state gives the same z")
     rebuilt = rule.rebuild(copy.deepcopy(after), frozen(new), frozen(z))
     same(trial.consensus(rebuilt, z)[0], ends[1], "sums rebuilt from the slots give the same z", 1e-7)
-    if rule.replays:
-        twice = rule.absorb(copy.deepcopy(after), 0, frozen(new[0]), pushes[0]).state
-        same(trial.consensus(twice, z)[0], ends[1], "a rule that says `replays` takes a push twice as once", 1e-7)
+    if rule.replays or (rule.exact and not slots and not rule.is_delta(pushes[0])):
+        twice = trial.absorb(copy.deepcopy(after), 0, new[0], pushes[0]).state
+        same(trial.consensus(twice, z)[0], ends[1], REPLAYS if rule.replays else REPLACES, 1e-7)
     return restored, new
 
 
-def _restored(trial: _Trial, state: Any, slots: dict[int, Fields]) -> Any:
+def _restored(trial: Trial, state: Any, slots: dict[int, Fields]) -> Any:
     """The state from a checkpoint."""
     law(is_dataclass(state), f"the state is a dataclass, got {type(state)}")
     kept = {field.name: _kept(f"the state's {field.name}", getattr(state, field.name)) for field in fields(state)}
@@ -153,7 +138,7 @@ def _restored(trial: _Trial, state: Any, slots: dict[int, Fields]) -> Any:
     except CheckpointError as error:
         raise AssertionError(f"broken: what `init` makes says what a state may be: {error}") from None
     for name, value in kept.items():
-        setattr(begun, name, value)
+        object.__setattr__(begun, name, value)
     return begun
 
 
@@ -172,7 +157,7 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(a == b or (a != a and b != b))
 
 
-def _check_steps(trial: _Trial, state: Any, slots: dict[int, Fields], z: Array) -> None:
+def _check_steps(trial: Trial, state: Any, slots: dict[int, Fields], z: Array) -> None:
     """The worker's half knows its arguments alone; what it leaves in a chunk's memo saves work and no more."""
     for i, slot in slots.items():
         for whole in (False, True):
@@ -180,12 +165,14 @@ def _check_steps(trial: _Trial, state: Any, slots: dict[int, Fields], z: Array) 
             once, twice, anew = (trial.answer(data, pull) for data in trial.copies(i))
             law(once.keys() == twice.keys() == anew.keys(), "the same pull brings the same fields")
             for name in once:
-                law(_alike(once[name], twice[name]), f"the worker's half is pure: the same pull gives the same {name}")
-                same(once[name], anew[name], f"{name} is the same whatever was asked of the chunk before", CACHED)
+                differ = f"{name} differs {apart(once[name], twice[name])} between two answers to the same pull"
+                law(_alike(once[name], twice[name]), f"the worker's half is pure, but {differ} on the same chunk")
+                memo = f"{name} is the same whatever was asked of the chunk before: its memo saves work and no more"
+                same(once[name], anew[name], memo, CACHED)
             trial.push(i, pull)
 
 
-def _check_readings(trial: _Trial, state: Any, slots: dict[int, Fields], z: Array) -> None:
+def _check_readings(trial: Trial, state: Any, slots: dict[int, Fields], z: Array) -> None:
     """What users are shown of a rule."""
     rule = trial.rule
     estimate, *_ = rule.residuals(state, frozen(slots), trial.bound, frozen(z))
@@ -196,7 +183,7 @@ def _check_readings(trial: _Trial, state: Any, slots: dict[int, Fields], z: Arra
     trial.consensus(rule.recount(copy.deepcopy(state), trial.setup, frozen(slots), frozen(z)), z)
 
 
-def _check_end(rule: Consensus, trial: _Trial, result: Result, where: str) -> None:
+def _check_end(rule: Consensus, trial: Trial, result: Result, where: str) -> None:
     """Where a simulated run ended."""
     floor, null = rule.floor(trial.setup), trial.setup.start.objective + trial.bound.value(trial.setup.start.z)
     law(np.isfinite(result.z).all(), f"z is finite whatever happens, got {result.z} with {where}")

@@ -24,6 +24,9 @@ from paramserver.consensus import (
 )
 from paramserver.consensus.newton import NewtonState
 from paramserver.errors import InvalidInput, MissingMethod
+from paramserver.examples.berhu import BerHu
+from paramserver.examples.expectile import Expectile
+from paramserver.examples.hessian_average import HessianAverage
 from paramserver.penalties import L1, L2, Box, ElasticNet, GroupL1, NonNegative, NoPenalty, Penalty
 from paramserver.server.checkpoint import _named, _pack, _renamed, _unpack
 from paramserver.testing import check_consensus, check_penalty, check_problem
@@ -35,6 +38,7 @@ from paramserver.workers.problems import (
     Multinomial,
     Poisson,
     Quantile,
+    Smooth,
     SquaredHinge,
     Start,
     Tweedie,
@@ -105,6 +109,7 @@ class Ball(Penalty):
         L1(2.0), L1(0.0), L2(0.5), L2(1e6), ElasticNet(3.0, 0.3), NoPenalty(), Huberised(), HalfSpace(), Ball(),
         L1(2.0, [3.0]), Box(-1.0, 2.0), Box(0.5, np.inf, 2.0, 0.5), Box(-3.0, -0.1, 1.0, 1.0), Box(0.3, 0.3),
         NonNegative(), NonNegative(2.0, 0.7), GroupL1(1, 2.0), GroupL1([[0]], 0.0), GroupL1([[0]], 3.0, [0.0]),
+        BerHu(), BerHu(3.0, 0.2), BerHu(0.0),
     ],
     ids=lambda v: repr(v).split(" at 0x")[0],
 )  # fmt: skip
@@ -242,7 +247,7 @@ def test_broken_penalty_is_found(penalty, law):
 
 
 def test_penalty_that_writes_into_its_arguments_is_found():
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(AssertionError, match=r"read-only.*test_contracts.py: v \*= 1.0"):
         check_penalty(Writes(2.0))
 
 
@@ -273,6 +278,7 @@ FAMILIES = {
     "huber": (Huber, NUMBERS),
     "quantile": (partial(Quantile, 0.3, smoothing=0.5), NUMBERS),
     "squared hinge": (SquaredHinge, LABELS),
+    "expectile": (partial(Expectile, level=0.9), NUMBERS),
     "multinomial": (Multinomial, CLASSES),
     "multinomial of 2": (partial(Multinomial, 2), LABELS),
 }
@@ -394,13 +400,14 @@ SHIPPED = [
     EASGD(local_steps=3),
     ActiveNewton(),
 ]
+EXAMPLES = [HessianAverage(batch=20), HessianAverage(min_fresh=3, max_staleness=4)]
 
 
 def test_every_rule_that_ships_is_here():
     assert {type(rule) for rule in SHIPPED} == {rule for name, rule in RULES.items() if name != "auto"}
 
 
-@pytest.mark.parametrize("rule", SHIPPED, ids=repr)
+@pytest.mark.parametrize("rule", SHIPPED + EXAMPLES, ids=repr)
 @pytest.mark.parametrize("problem", [Logistic(), LeastSquares(fit_intercept=False)], ids=repr)
 def test_rule(rule, problem):
     check_consensus(rule, problem, penalty=L1(2.0) if isinstance(rule, ActiveNewton) else None)
@@ -410,10 +417,47 @@ def test_rule_on_data_of_ones_own():
     check_consensus(AggregatedNewton(), LeastSquares(), X, NUMBERS)
 
 
+def test_rule_on_chunks_of_ones_own():
+    uneven = [(X[rows], NUMBERS[rows], WEIGHT[rows]) for rows in np.split(np.arange(120), [20, 50])]
+    check_consensus(AggregatedNewton(), LeastSquares(), chunks=uneven)
+    centres = [{"centre": 2.0 * np.eye(3)[k % 3]} for k in range(5)]
+
+    def distance(z, place):
+        return 0.5 * float((z - place["centre"]) @ (z - place["centre"])) + 1.0
+
+    square = Smooth(distance, lambda z, place: z - place["centre"], lambda z, place: np.eye(3), size=3)
+    check_consensus(AggregatedNewton(), square, chunks=centres)
+
+
+def test_data_that_are_not_cut_into_two_are_refused():
+    for given in ({"chunks": [(X, NUMBERS)]}, {"X": X, "chunks": [(X, NUMBERS)] * 2}, {"X": X[:1], "y": NUMBERS[:1]}):
+        with pytest.raises(InvalidInput, match="two chunks"):
+            check_consensus(AggregatedNewton(), LeastSquares(), **given)
+
+
 @dataclass(frozen=True)
 class Misshapen(AggregatedNewton):
     def step(self, problem, data, pull):
         return {**super().step(problem, data, pull), "g": np.zeros(2)}
+
+
+def answers(**methods):
+    """A rule that returns what it should not."""
+    return type("Wrong", (AggregatedNewton,), methods)
+
+
+def _step(change):
+    return lambda self, problem, data, pull: change(AggregatedNewton.step(self, problem, data, pull))
+
+
+Single = answers(step=_step(lambda out: {**out, "g": out["g"].astype(np.float32)}))
+Undeclared = answers(step=_step(lambda out: {**out, "extra": 1.0}))
+Unsent = answers(step=_step(lambda out: {name: value for name, value in out.items() if name != "g"}))
+Infinite = answers(step=_step(lambda out: {**out, "g": out["g"] * np.inf}))
+NoFields = answers(step=_step(lambda out: tuple(out.values())))
+NoState = answers(init=lambda self, setup: {})
+NoAbsorbed = answers(absorb=lambda self, *args: AggregatedNewton.absorb(self, *args).state)
+NoPair = answers(consensus=lambda self, *args: AggregatedNewton.consensus(self, *args)[0])
 
 
 @dataclass(frozen=True)
@@ -509,6 +553,14 @@ class Adds(AsyncSGD):
 
 
 @dataclass(frozen=True)
+class Piles(HessianAverage):
+    """What a chunk said before is never taken out again."""
+
+    def absorb(self, state, chunk, old, new):
+        return super().absorb(state, chunk, None, new)
+
+
+@dataclass(frozen=True)
 class Vain(FedAvg):
     def floor(self, setup):
         return 1e-6
@@ -532,19 +584,28 @@ class Partial(EASGD):
 @pytest.mark.parametrize(
     ("rule", "error", "law"),
     [
-        (Misshapen(), AssertionError, "wrong shape"),
+        (Misshapen(), AssertionError, r"'g' is of wrong shape.*\('p',\) with p = 5.*got float64 \(2,\)"),
+        (Single(), AssertionError, "'g' is of wrong shape or dtype.*got float32"),
+        (Undeclared(), AssertionError, "'extra' is not declared there, only x, f, g, H, every"),
+        (Unsent(), AssertionError, "'g' is missing, and not among `optional`"),
+        (Infinite(), AssertionError, "not finite where it should be: g"),
+        (NoFields(), AssertionError, "step returns a dict.*got <class 'tuple'>"),
+        (NoState(), AssertionError, "state is a dataclass object, got {}"),
+        (NoAbsorbed(), AssertionError, "absorb returns Absorbed.*got NewtonState"),
+        (NoPair(), AssertionError, r"consensus returns \(z, state\), got ndarray"),
         (HalfSent(), AssertionError, "whole"),
-        (WritesPull(), ValueError, "read-only"),
-        (WritesSlot(), ValueError, "read-only"),
+        (WritesPull(), AssertionError, r"read-only.*test_contracts.py: pull.z\[0\] \+= 1e-12"),
+        (WritesSlot(), AssertionError, r'read-only.*test_contracts.py: old\["w"\] \+= 0.0'),
         (Ordered(), AssertionError, "any order"),
         (Forgets(), AssertionError, "rebuilt"),
         (Stuck(), AssertionError, "converges"),
-        (Random(), AssertionError, "half is pure"),
+        (Random(), AssertionError, r"half is pure, but w differs by up to \d\.\de-\d\d between two answers"),
         (Remembers(), AssertionError, "whatever was asked"),
         (Unstorable(), AssertionError, "the state's seen can be checkpointed, got set"),
         (UnstorableSlot(), AssertionError, "a slot's who can be checkpointed, got object"),
         (Grown(), AssertionError, "`init` makes"),
         (Adds(), AssertionError, "twice as once"),
+        (Piles(), AssertionError, "whole push replaces the chunk's last"),
         (Vain(), AssertionError, "times its floor"),
         (Floored(), AssertionError, "no floor"),
         (Partial(), AssertionError, "any order"),

@@ -32,7 +32,7 @@ FLOORS = {
     "supervisor": 5, "run": 5, "environment": 5, "transport": 5, "launching": 5, "paths": 5, "asking": 5, "reaching": 5,
     "resumption": 5, "plugins": 5,
     "datasets": 6, "cluster": 6,
-    "cli": 7, "__main__": 8, "": 8,
+    "cli": 7, "examples": 7, "__main__": 8, "": 8,
     "server": 0, "workers": 0,  # the rooms' own __init__ import nothing
 }  # fmt: skip
 NO_DASK = [name for name, floor in FLOORS.items() if 0 < floor <= 2 or name in ("simulator", "testing")]

@@ -13,7 +13,7 @@ from paramserver.consensus import ADMM, AggregatedNewton
 from paramserver.errors import InvalidInput, MissingMethod
 from paramserver.penalties import L1, L2, Bound, ElasticNet, NoPenalty
 from paramserver.simulator import Network, simulate
-from paramserver.workers.problems import LeastSquares, Logistic
+from paramserver.workers.problems import LeastSquares, Logistic, Smooth
 
 STRAGGLER = (10.0,) + (1.0,) * 7
 PINNED = Network(speeds=STRAGGLER, copies=1, fetch=np.inf)
@@ -100,6 +100,23 @@ def test_limit_and_bad_input():
 
     with pytest.raises(MissingMethod, match="hessian"):
         simulate(NoHessian(), X, y)
+
+
+def test_chunks_that_are_cut_already():
+    X, y = logistic(400, 3)
+    cuts, weight = np.array_split(np.arange(400), 5), np.arange(400) % 3
+    whole = simulate(Logistic(), X, y, sample_weight=weight, chunks=cuts)
+    given = simulate(Logistic(), [(X[rows], y[rows], weight[rows]) for rows in cuts])
+    assert np.array_equal(given.result.z, whole.result.z)
+    assert given.result.n_chunks == 5
+    with pytest.raises(InvalidInput, match=r"pass \[\(X_0, y_0"):
+        simulate(Logistic(), [X[:200], X[200:]], y)
+
+
+def test_chunks_that_are_objects():
+    lines = [{"a": 1.0}, {"a": 2.0}, {"a": 6.0}]
+    square = Smooth(lambda z, line: 0.5 * (z[0] - line["a"]) ** 2 + 1.0, lambda z, line: z - line["a"], size=1)
+    assert simulate(square, lines).result.z == pytest.approx(3.0)
 
 
 # -- faults ----------------------------------------------------------------------------------------

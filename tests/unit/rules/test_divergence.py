@@ -123,4 +123,5 @@ def test_a_rule_without_its_methods_is_told_which():
     assert text.startswith("Half lacks what every rule needs")
     assert "def absorb(self, state: Any, chunk: int, old: Fields | None, new: Fields) -> Absorbed" in text
     assert "def consensus(self, state: Any, penalty: Bound, z: Array) -> tuple[Array, Any]" in text
+    assert "payload: ClassVar = {" in text
     assert "init" not in text
