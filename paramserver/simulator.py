@@ -138,6 +138,8 @@ class _World:
     def _wake(self) -> None:
         while self.core.due:
             self.core.refresh(self.now)
+            if self.core.timesheet.tracer is not None:
+                self.core.timesheet.tracer.look(self.core, self.now)
         parked, self.parked = self.parked, []
         for worker in parked:
             self._ask(worker)
@@ -242,6 +244,7 @@ def simulate(
     seed: int = 0,
     limit: float = 1e5,
     inference: bool | None = False,
+    trace: bool = False,
 ) -> Simulation:
     """Run a fit in virtual time.
 
@@ -261,22 +264,17 @@ def simulate(
         Virtual time at which the run ends unfinished.
     inference : bool
         As in `paramserver.launch`, and off unless asked for: it takes time.
+    trace : bool
+        Whether the result has a `Trace`: every version of z, and every step.
     """
     rule = named(consensus)
     rule.check(problem)
     network = network or Network()
-    at_hand.check_one(offset, exposure)
-    offset = at_hand.checked_log(exposure) if exposure is not None else offset
-    offset = at_hand.checked(offset) if offset is not None else None
-    parts = [_at_hand(part) for part in (X, y, sample_weight, offset)]
-    lengths = [part.shape[0] for part in parts if part is not None]
-    if len(set(lengths)) != 1:
-        raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
-    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
-    data = [problem.prepare(*(_rows(part, rows) for part in parts)) for rows in cuts]
+    data = prepared(problem, X, y, sample_weight, offset, exposure, chunks)
     spec = RunSpec(
-        problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference
-    )
+        problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference,
+        trace=trace,
+    )  # fmt: skip
     inferring.check(spec)
     n = len(network.speeds)
     world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))
@@ -300,6 +298,21 @@ def simulate(
         raise InvalidInput(f"the simulated run read not one chunk within {limit} units of time")
     time = world.now
     return Simulation(out, time, core.record.pushes / len(data), world.problem.hessians, np.array(world.busy) / time)
+
+
+def prepared(
+    problem: Problem, X: Any, y: Any, sample_weight: Any, offset: Any, exposure: Any, chunks: int | Iterable[Any]
+) -> list[Any]:
+    """The data of every chunk, as `Problem.prepare` makes them."""
+    at_hand.check_one(offset, exposure)
+    offset = at_hand.checked_log(exposure) if exposure is not None else offset
+    offset = at_hand.checked(offset) if offset is not None else None
+    parts = [_at_hand(part) for part in (X, y, sample_weight, offset)]
+    lengths = [part.shape[0] for part in parts if part is not None]
+    if len(set(lengths)) != 1:
+        raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
+    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
+    return [problem.prepare(*(_rows(part, rows) for part in parts)) for rows in cuts]
 
 
 def _at_hand(part: Any) -> Any:
