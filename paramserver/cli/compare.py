@@ -1,4 +1,4 @@
-"""``paramserver compare flights --rules newton,admm --straggler 5x``, with any data of ``fit``; or ``compare article``."""
+"""``paramserver compare flights --rules newton,admm --straggler 5x``, or other data of ``fit``; ``compare article``."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def _compared(args: argparse.Namespace) -> Any:
         with clusters.reached(args, None, Live()) as place, place.client.as_current():
             return compare(rules, problem, **read(), client=place.client, **settings)
     if args.straggler or args.scheduler or args.scheduler_file or args.workers:
-        raise InvalidInput("--simulate runs without a cluster: --simulate workers=8,slow=6x1 says how many and how slow")
+        raise InvalidInput(
+            "--simulate runs without a cluster: --simulate workers=8,slow=6x1 says how many and how slow"
+        )
     settings["simulate"] = network(args.simulate)
     return compare(rules, problem, **_in_memory(read()), limit=args.limit, **settings)
 

@@ -1,4 +1,4 @@
-"""The data of ``paramserver fit`` and ``compare``: the flights, airline files, or files and the names of their columns."""
+"""The data of ``paramserver fit`` and ``compare``: the flights, airline files, or files and their columns' names."""
 
 from __future__ import annotations
 

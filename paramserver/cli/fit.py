@@ -36,7 +36,9 @@ def add(commands: Any) -> None:
     clusters.add(parser)
     parser.add_argument("--name", help="the run's name (default: from the data)")
     model.add(parser)
-    parser.add_argument("--chunks", type=clusters.positive, help=f"chunks the flights are cut into (default {data.CHUNKS})")
+    parser.add_argument(
+        "--chunks", type=clusters.positive, help=f"chunks the flights are cut into (default {data.CHUNKS})"
+    )
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
     parser.add_argument("--checkpoint", metavar="URL", help="write the run's state to this directory or fsspec URL")

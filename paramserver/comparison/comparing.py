@@ -144,7 +144,9 @@ def _place(
         raise InvalidInput(f'simulate= runs without a cluster: leave {what}= out; "workers=8,slow=6x1" has a straggler')
     net = network(simulate)
     late = [speed for speed in net.speeds if speed > min(net.speeds)]
-    said = f"{len(late)} of {len(net.speeds)} workers up to {max(late) / min(net.speeds):g} times slower" if late else ""
+    said = (
+        f"{len(late)} of {len(net.speeds)} workers up to {max(late) / min(net.speeds):g} times slower" if late else ""
+    )
     return Simulated(problem, given, penalty, CHUNKS if chunks is None else chunks, net, seed), said
 
 

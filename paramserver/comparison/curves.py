@@ -10,7 +10,7 @@ import numpy as np
 from paramserver.messages import Array
 from paramserver.trace import Trace
 
-GRID = 40  #: versions of a run at which F is evaluated, beside those that an accuracy needs
+GRID = 30  #: versions of a run at which F is evaluated, twice, beside those that an accuracy needs
 
 Gaps = Callable[[Sequence[Array]], Array]
 
@@ -49,9 +49,10 @@ def curve(trace: Trace, n_chunks: int, zero: float, accuracies: Sequence[float],
 
 
 def _known(trace: Trace, accuracies: Sequence[float], gaps: Gaps) -> dict[int, float]:
-    """Gaps by version: of a grid, dense at the start, and closer and closer to where an accuracy is reached."""
+    """Gaps by version: of two grids, one dense at the start, and closer and closer to where an accuracy is reached."""
     m = len(trace.z)
-    wanted = {*np.unique(np.geomspace(1, m, min(GRID, m)).round().astype(int) - 1).tolist()} if m else set()
+    grids = (np.geomspace(1, m, min(GRID, m)), np.linspace(1, m, min(GRID, m))) if m else ()
+    wanted = {int(k) - 1 for grid in grids for k in grid.round()}
     known: dict[int, float] = {}
     while wanted:
         order = sorted(wanted)

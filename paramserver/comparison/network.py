@@ -11,8 +11,8 @@ from paramserver.errors import InvalidInput
 from paramserver.simulator import Network
 
 ALLOWED = (
-    'simulate takes workers=64, slow=8x1 (one worker 8 times slower) and latency, copies, fetch, lost, late and doubled '
-    "of paramserver.Network"
+    "simulate takes workers=64, slow=8x1 (one worker 8 times slower) and latency, copies, fetch, lost, late and "
+    "doubled of paramserver.Network"
 )
 OTHERS = {field.name for field in dataclasses.fields(Network)} - {"speeds", "deaths"}
 WORKERS = 8
@@ -28,7 +28,7 @@ def network(simulate: Any) -> Network:
     unknown = sorted(settings.keys() - OTHERS - {"workers", "slow"})
     if unknown:
         raise InvalidInput(f"{ALLOWED}; got {unknown[0]!r}")
-    others = {name: _number(name, settings[name]) for name in settings.keys() & OTHERS}
+    others: dict[str, Any] = {name: _number(name, settings[name]) for name in settings.keys() & OTHERS}
     workers = _whole("workers", settings.get("workers", WORKERS))
     factor, count = _slow(settings.get("slow", (1.0, 0)))
     if count >= workers:

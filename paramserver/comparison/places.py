@@ -60,7 +60,8 @@ class Objective:
     def whole(self, losses: Array, zs: Sequence[Array]) -> Array:
         """Losses and penalty."""
         bound = Bound(self._penalty, np.asarray(self.problem.penalised(len(zs[0])), bool))
-        return losses + np.array([bound.value(z) for z in zs])
+        out: Array = losses + np.array([bound.value(z) for z in zs])
+        return out
 
 
 def values(problem: Any, data: Any, zs: Sequence[Array]) -> Array:
@@ -109,7 +110,8 @@ class OnCluster:
         threads = sum(worker["nthreads"] for worker in workers)
         made = chunking.make(self._client, problem, given, chunks or chunking.default(given.X, threads))
         futures = {future.key: future for future in futures_of(made.held)}
-        wait(list(futures.values()), timeout=LOADING)
+        with self._client.as_current():
+            wait(list(futures.values()), timeout=LOADING)
         self._chunks = [tuple(None if key is None else futures[key] for key in keys) for keys in made.keys]
         self._whole = Objective(problem, penalty, self._on_chunks(_survey, problem))
         self.n_chunks, self.rows = len(self._chunks), self._whole.rows

@@ -140,7 +140,8 @@ class Comparison:
         time = "seconds since the data were there" if self.unit == "s" else "virtual, in gradient passes over a chunk"
         lines = [
             f"time: {time}; pushes: answers of any kind; passes: visits of every chunk",
-            f"until the true gap (F(z) − F*)/F(null model) stays under; F* = {self.objective:.10g}, null {self.null:.6g}",
+            "until the true gap, (F(z) − F*)/F(null model), stays under; "
+            f"F* = {self.objective:.10g}, F(null model) = {self.null:.6g}",
         ]
         return [*lines, f"straggler: {self.straggler}"] if self.straggler else lines
 

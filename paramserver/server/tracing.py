@@ -74,7 +74,8 @@ class Tracer:
         residuals[:, 0] -= started
         steps = [step._replace(start=step.start - started, end=step.end - started) for step in self._steps]
         z = np.array([row[0] for row in rows]) if rows else np.empty((0, 0))
-        return Trace(z, *(column.copy() for column in numbers.T), residuals, steps)
+        seconds, pushes, visits = (column.copy() for column in numbers.T)
+        return Trace(z, seconds, pushes, visits, residuals, steps)
 
 
 def _table(rows: list[Any], columns: int) -> Array:
