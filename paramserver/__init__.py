@@ -14,6 +14,7 @@ from paramserver._version import __version__
 if TYPE_CHECKING:
     from paramserver import cluster, datasets, errors, testing
     from paramserver.cluster.check import check
+    from paramserver.comparison import Comparison, compare
     from paramserver.consensus import (
         ADMM,
         EASGD,
@@ -55,6 +56,7 @@ _HOME = {
     "AggregatedNewton": "paramserver.consensus",
     "AsyncSGD": "paramserver.consensus",
     "Box": "paramserver.penalties",
+    "Comparison": "paramserver.comparison",
     "Consensus": "paramserver.consensus",
     "EASGD": "paramserver.consensus",
     "ElasticNet": "paramserver.penalties",
@@ -89,6 +91,7 @@ _HOME = {
     "Tweedie": "paramserver.workers.problems",
     "as_completed": "paramserver.run",
     "check": "paramserver.cluster.check",
+    "compare": "paramserver.comparison",
     "connect": "paramserver.launching",
     "fit": "paramserver.launching",
     "forget": "paramserver.launching",
@@ -106,6 +109,7 @@ __all__ = [
     "AggregatedNewton",
     "AsyncSGD",
     "Box",
+    "Comparison",
     "Consensus",
     "EASGD",
     "ElasticNet",
@@ -142,6 +146,7 @@ __all__ = [
     "as_completed",
     "check",
     "cluster",
+    "compare",
     "connect",
     "datasets",
     "errors",

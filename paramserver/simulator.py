@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from paramserver.consensus import Consensus, named
 from paramserver.errors import InvalidInput
@@ -24,8 +23,7 @@ from paramserver.server import inferring, reading
 from paramserver.server.core import Core
 from paramserver.server.spec import RunSpec
 from paramserver.views import Result
-from paramserver.workers import at_hand
-from paramserver.workers.design import Design
+from paramserver.workers.cutting import cut
 from paramserver.workers.problems.base import Problem
 from paramserver.workers.tasks import answer
 
@@ -138,6 +136,8 @@ class _World:
     def _wake(self) -> None:
         while self.core.due:
             self.core.refresh(self.now)
+            if self.core.timesheet.tracer is not None:
+                self.core.timesheet.tracer.look(self.core, self.now)
         parked, self.parked = self.parked, []
         for worker in parked:
             self._ask(worker)
@@ -242,6 +242,7 @@ def simulate(
     seed: int = 0,
     limit: float = 1e5,
     inference: bool | None = False,
+    trace: bool = False,
 ) -> Simulation:
     """Run a fit in virtual time.
 
@@ -261,14 +262,17 @@ def simulate(
         Virtual time at which the run ends unfinished.
     inference : bool
         As in `paramserver.launch`, and off unless asked for: it takes time.
+    trace : bool
+        Whether the result has a `Trace`: every version of z, and every step.
     """
     rule = named(consensus)
     rule.check(problem)
     network = network or Network()
-    data = [problem.prepare(*parts) for parts in _cut(X, y, sample_weight, offset, exposure, chunks)]
+    data = prepared(problem, X, y, sample_weight, offset, exposure, chunks)
     spec = RunSpec(
-        problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference
-    )
+        problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference,
+        trace=trace,
+    )  # fmt: skip
     inferring.check(spec)
     n = len(network.speeds)
     world = _World(Core(spec, 0, 0.0), _Costed(problem), data, network, np.random.default_rng(seed))
@@ -294,31 +298,8 @@ def simulate(
     return Simulation(out, time, core.record.pushes / len(data), world.problem.hessians, np.array(world.busy) / time)
 
 
-def _cut(X: Any, y: Any, weight: Any, offset: Any, exposure: Any, chunks: int | Iterable[Any]) -> list[Any]:
-    """Each chunk's parts, as `Problem.prepare` takes them."""
-    at_hand.check_one(offset, exposure)
-    if isinstance(X, (list, tuple)) and not at_hand.is_rows(X):
-        if any(part is not None for part in (y, weight, offset, exposure)):
-            raise InvalidInput("a list of chunks holds all that is theirs: pass [(X_0, y_0, weight_0, offset_0), …]")
-        return [chunk if isinstance(chunk, tuple) else (chunk,) for chunk in X]
-    offset = at_hand.checked_log(exposure) if exposure is not None else offset
-    offset = at_hand.checked(offset) if offset is not None else None
-    parts = [_at_hand(part) for part in (X, y, weight, offset)]
-    lengths = [part.shape[0] for part in parts if part is not None]
-    if len(set(lengths)) != 1:
-        raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
-    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else chunks
-    return [tuple(_rows(part, rows) for part in parts) for rows in cuts]
-
-
-def _at_hand(part: Any) -> Any:
-    """An array, CSR or a design, of which rows can be taken."""
-    if part is None or isinstance(part, Design):
-        return part
-    return part.tocsr() if issparse(part) else np.asarray(part)
-
-
-def _rows(part: Any, rows: Any) -> Any:
-    if part is None:
-        return None
-    return part.take(rows) if isinstance(part, Design) else part[rows]
+def prepared(
+    problem: Problem, X: Any, y: Any, sample_weight: Any, offset: Any, exposure: Any, chunks: int | Iterable[Any]
+) -> list[Any]:
+    """The data of every chunk, as `Problem.prepare` makes them."""
+    return [problem.prepare(*parts) for parts in cut(X, y, sample_weight, offset, exposure, chunks)]

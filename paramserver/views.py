@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from paramserver.inference import Inference
     from paramserver.profile import Profile
     from paramserver.summary import Summary
+    from paramserver.trace import Trace
 
 
 class Residuals(NamedTuple):
@@ -182,6 +183,8 @@ class Result:
         What `summary` is made of; ``no_inference`` says why there is none.
     profile : Profile or None
         Where the time went.
+    trace : Trace or None
+        What z and the workers did, in a run that `compare` made.
     """
 
     z: Array
@@ -212,6 +215,7 @@ class Result:
     inference: Inference | None = field(default=None, repr=False)
     no_inference: str = ""
     profile: Profile | None = field(default=None, repr=False)
+    trace: Trace | None = field(default=None, repr=False)
 
     def named(self) -> dict[str, float]:
         """Coefficients by feature name (``x0``, ``x1`` … where the data have none); "name[k]" for class k of K."""

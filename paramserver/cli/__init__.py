@@ -12,14 +12,14 @@ from paramserver.errors import InvalidInput, ParamServerError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; 0 when it worked, 1 when a run or a host failed, 2 for bad input."""
-    from paramserver.cli import check, fit, listing, params, status, stop, watch
+    from paramserver.cli import check, compare, fit, listing, params, status, stop, watch
 
     parser = argparse.ArgumentParser(
         prog="paramserver", description="Fit on a Dask cluster with a live parameter server; look at and stop runs."
     )
     parser.add_argument("--version", action="version", version=f"paramserver {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (fit, params, status, watch, stop, listing, check):
+    for command in (fit, compare, params, status, watch, stop, listing, check):
         command.add(commands)
     args = parser.parse_args(argv)
     args.words = sys.argv[1:] if argv is None else argv

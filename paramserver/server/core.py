@@ -26,6 +26,7 @@ from paramserver.server.resuming import Resumed
 from paramserver.server.spec import RunSpec, check_memory
 from paramserver.server.stopping import Stopping
 from paramserver.server.timesheet import Timesheet
+from paramserver.server.tracing import Tracer
 from paramserver.server.verifier import Verifier
 from paramserver.views import Residuals
 
@@ -54,7 +55,7 @@ class Core(Changes):
         self.dispatch = Dispatch(self.params.slots, spec.patience)
         self.record = Record()
         self.intake = Intake(epoch, self.params, self.verifier, self.record)
-        self.timesheet = Timesheet()
+        self.timesheet = Timesheet(tracer=Tracer() if spec.trace else None)
         self.state, self.reason = "surveying", ""
         self.error: Exception | None = None
         self.ending = ""  #: the reason for which the last verification is under way

@@ -113,6 +113,8 @@ class Engine:
 
     def _took(self, began: float, state: str) -> None:
         self._last += 0.3 * (self._spent(STEPS[state], began) - self._last)
+        if self.core.timesheet.tracer is not None:
+            self.core.timesheet.tracer.look(self.core, time.monotonic())
 
     def _spent(self, what: str, began: float) -> float:
         seconds = time.monotonic() - began

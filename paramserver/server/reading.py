@@ -125,6 +125,7 @@ def result(core: Core) -> Result | None:
         inference=core.inferring.found,
         no_inference=core.inferring.why_not,
         profile=profile(core, ended),
+        trace=None if core.timesheet.tracer is None else core.timesheet.tracer.trace(core.started),
         pushes_per_chunk={i: slot.pushes for i, slot in enumerate(p.slots) if not slot.gone},
     )
 

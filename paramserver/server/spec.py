@@ -42,6 +42,7 @@ class RunSpec:
     resume: str | None = None  #: the name of the checkpoint there that the run begins from
     on_chunk_loss: str = "fail"
     on_chunk_change: str = "fail"
+    trace: bool = False  #: whether the result says what z and the workers did, see `Trace`
     patience: float = 0.25  #: shortest lease/4 and shortest wait before a chunk is copied, seconds
     silence: float = 30.0  #: a verification waits so long for a chunk, or 5 times the slowest step
 

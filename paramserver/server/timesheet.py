@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from paramserver.messages import Assignment, Outcome, Push, Reply, Stop, Task, worker_of
 from paramserver.profile import WorkerTime
+from paramserver.server.tracing import Tracer
 
 Seconds = defaultdict[str, float]
 
@@ -39,6 +40,7 @@ class Timesheet:
     """The times of one run; every ``now`` is of one clock."""
 
     unit: str = "s"
+    tracer: Tracer | None = None  #: where a trace was asked for
     server: Seconds = field(default_factory=new)
     stages: dict[str, float] = field(default_factory=dict)  #: name → when it was reached
     _busy: float = 0.0
@@ -55,6 +57,8 @@ class Timesheet:
         runner.spent["load"] += looking
         if runner.left is not None:
             stepped = self._stepped(runner, push) if isinstance(push, Push) else 0.0
+            if self.tracer is not None and isinstance(push, Push) and push.trouble != "busy":
+                self.tracer.step(name, push, runner.left)
             runner.spent["exchange"] += max(now - runner.left - looking - stepped, 0.0)
         runner.came, runner.left, runner.busy = now, None, self._busy
 

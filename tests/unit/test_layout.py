@@ -14,13 +14,14 @@ import paramserver
 ROOT = Path(paramserver.__file__).parent
 #: Module (or room) → floor. A module's own entry goes before its room's.
 FLOORS = {
-    "_version": 0, "messages": 0, "errors": 0, "views": 0, "profile": 0, "ending": 0,
+    "_version": 0, "messages": 0, "errors": 0, "views": 0, "profile": 0, "trace": 0, "ending": 0,
     "penalties": 1, "quadratic": 1, "identify": 1, "inference": 1, "summary": 1, "certificate": 1, "consensus": 1,
-    "workers.design": 1, "workers.at_hand": 1, "workers.fingerprint": 1, "workers.problems": 1, "workers.solvers": 1,
+    "workers.design": 1, "workers.at_hand": 1, "workers.fingerprint": 1, "workers.cutting": 1,
+    "workers.problems": 1, "workers.solvers": 1,
     "server.slots": 2, "server.pace": 2, "server.dispatch": 2, "server.gather": 2, "server.null": 2,
     "server.findings": 2, "workers.descent": 1,
     "server.inferring": 2, "server.stopping": 2, "server.record": 2, "server.census": 2, "server.changes": 2,
-    "server.intake": 2, "server.hessians": 2, "server.timesheet": 2,
+    "server.intake": 2, "server.hessians": 2, "server.timesheet": 2, "server.tracing": 2,
     "server.least_norm": 2, "server.spec": 2, "server.parameters": 2, "server.verifier": 2, "server.core": 2,
     "server.checkpoint": 2, "server.reading": 2, "workers.tasks": 2,
     "server.gate": 2, "server.stored": 2,
@@ -31,7 +32,7 @@ FLOORS = {
     "workers.runner": 4,
     "supervisor": 5, "run": 5, "environment": 5, "transport": 5, "launching": 5, "paths": 5, "asking": 5, "reaching": 5,
     "resumption": 5, "plugins": 5,
-    "datasets": 6, "cluster": 6,
+    "datasets": 6, "cluster": 6, "comparison": 6,
     "cli": 7, "examples": 7, "__main__": 8, "": 8,
     "server": 0, "workers": 0,  # the rooms' own __init__ import nothing
 }  # fmt: skip
