@@ -264,6 +264,8 @@ def simulate(
     """
     rule = named(consensus)
     rule.check(problem)
+    if isinstance(X, (list, tuple)):
+        problem.check_list(X)
     network = network or Network()
     at_hand.check_one(offset, exposure)
     offset = at_hand.checked_log(exposure) if exposure is not None else offset
@@ -272,7 +274,11 @@ def simulate(
     lengths = [part.shape[0] for part in parts if part is not None]
     if len(set(lengths)) != 1:
         raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
-    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else list(chunks)
+    if isinstance(chunks, int):
+        objects = getattr(getattr(parts[0], "dtype", None), "kind", "") == "O"  # of one's own: no chunk is empty
+        cuts = np.array_split(np.arange(lengths[0]), min(chunks, lengths[0]) if objects else chunks)
+    else:
+        cuts = list(chunks)
     data = [problem.prepare(*(_rows(part, rows) for part in parts)) for rows in cuts]
     spec = RunSpec(
         problem, penalty or NoPenalty(), rule, len(data), tol=tol, patience=0.5, silence=1e9, inference=inference
