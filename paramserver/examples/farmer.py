@@ -52,7 +52,7 @@ def main(n: int = 3) -> None:
     exact = extensive_form.solve(years)
     print(f"{'extensive form':20} cost {exact.cost:12.2f}   acres {np.round(exact.decisions['acres'], 2)}")
     for rule in (ps.ProgressiveHedging(), ps.APH()):
-        result = ps.simulate(ps.StochasticProgram(), years, consensus=rule, tol=1e-5).result
+        result = ps.simulate(ps.StochasticProgram(), years, consensus=rule, tol=1e-4).result
         acres = np.round(result.coef_["acres"], 2)
         print(f"{type(rule).__name__:20} cost {result.objective:12.2f}   acres {acres}   {result.n_pushes} pushes")
 

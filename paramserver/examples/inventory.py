@@ -58,8 +58,8 @@ def main(branches: int = 2) -> None:
     tree = scenarios(branches)
     exact = extensive_form.solve(tree)
     print(f"{'extensive form':20} cost {exact.cost:9.3f}   made first {np.round(exact.decisions['root'], 2)}")
-    for rule in (ps.ProgressiveHedging(rho=0.3), ps.APH(rho=0.3)):
-        result = ps.simulate(ps.StochasticProgram(), tree, consensus=rule, tol=1e-5).result
+    for rule in (ps.ProgressiveHedging(), ps.APH()):
+        result = ps.simulate(ps.StochasticProgram(), tree, consensus=rule, tol=1e-4).result
         made = np.round(result.coef_["root"], 2)
         print(f"{type(rule).__name__:20} cost {result.objective:9.3f}   made first {made}   {result.n_pushes} pushes")
 

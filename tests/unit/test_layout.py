@@ -31,7 +31,7 @@ FLOORS = {
     "workers.runner": 4,
     "supervisor": 5, "run": 5, "environment": 5, "transport": 5, "launching": 5, "paths": 5, "asking": 5, "reaching": 5,
     "resumption": 5, "plugins": 5,
-    "datasets": 6, "cluster": 6,
+    "datasets": 6, "cluster": 6, "examples": 6,
     "cli": 7, "__main__": 8, "": 8,
     "server": 0, "workers": 0,  # the rooms' own __init__ import nothing
 }  # fmt: skip

@@ -67,8 +67,8 @@ class StochasticProgram(Problem):
         return Program(scenarios)
 
     def survey(self, data: Program) -> Array:
-        """The scenarios' part of the tree, with what they would decide alone."""
-        return data.tree(_solve(data, data.form.c, np.zeros(data.n))).packed()
+        """The scenarios' part of the tree, with what each would decide alone."""
+        return Tree.union(map(_alone, data.alone)).packed()
 
     def merge(self, a: Array, b: Array) -> Array:
         return Tree.read(a).merged(Tree.read(b)).packed()
@@ -84,10 +84,9 @@ class StochasticProgram(Problem):
 
     def unpack(self, z: Array) -> tuple[dict[Name, Array], float]:
         """(node → what is decided there, 0)."""
-        return {name: z[where] for name, where in self._tree.where.items()}, 0.0
+        return {name: z[where] for name, where in self._whole().where.items()}, 0.0
 
-    @property
-    def _tree(self) -> Tree:
+    def _whole(self) -> Tree:
         if self.tree is None:
             raise InvalidInput("the scenario tree is known only once every chunk was surveyed: use problem.at(survey)")
         return self.tree
@@ -96,7 +95,7 @@ class StochasticProgram(Problem):
 
     def share(self, data: Program) -> Share:
         """The decisions on these scenarios' paths, and how likely it is to come by."""
-        return Share(self._tree.index(data.nodes), data.weight)
+        return Share(self._whole().index(data.nodes), data.weight)
 
     def prox(self, data: Program, centre: Array, rho: Any) -> tuple[Array, float]:
         """argmin_x P·f(x) + ½Σ rho_j(x_j − centre_j)², and P·f there; P is the scenarios' probability.
@@ -112,6 +111,11 @@ class StochasticProgram(Problem):
         x = centre.copy()
         x[index] = found[:k]
         return x, P * data.cost(found)
+
+
+def _alone(one: Program) -> Tree:
+    x = _solve(one, one.form.c, np.zeros(one.n))
+    return Tree.of(one.scenarios[0], x[one.columns[0]], one.cost(x))
 
 
 def _several(chunk: Any) -> bool:

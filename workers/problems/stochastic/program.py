@@ -91,11 +91,10 @@ class Program:
         bent = 0.0 if self.form.Q is None else 0.5 * float(x @ (self.form.Q @ x))
         return float(self.form.c @ x) + bent
 
-    def tree(self, x: Array) -> Tree:
-        """The scenarios' part of the tree, x (n,) being what they would decide alone."""
-        parts = [Tree.of(s, x[at]) for s, at in zip(self.scenarios, self.columns, strict=True)]
-        out = Tree.union(parts)
-        return Tree(out.nodes, out.rows, out.probability, self.probability * self.cost(x))
+    @property
+    def alone(self) -> list[Program]:
+        """Each scenario by itself."""
+        return [self] if self.rows == 1 else [Program([scenario]) for scenario in self.scenarios]
 
 
 def _spread(at: np.ndarray, n: int) -> Any:
