@@ -73,10 +73,13 @@ class APH(Hedging):
         In (0, 2): how far to project; 1 is onto the half-space.
     gamma : float
         > 0, the paper's γ over rho²: how much z counts beside the duals.
-    min_fresh, max_staleness :
+    min_fresh : int or None
+        As for `Consensus`; None: half of the chunks. A projection by few new answers does not lead far.
+    max_staleness :
         See `Consensus`.
     """
 
+    min_fresh: int | None = None
     nu: float = 1.0
     gamma: float = 1.0
 
@@ -100,6 +103,9 @@ class APH(Hedging):
     def init(self, setup: Setup) -> APHState:
         none, known = np.zeros(0), np.zeros(0, np.int64)
         return APHState(setup.start.z, float(setup.rows), 0.0, known, known, none, none, none, none)
+
+    def enough(self, state: APHState, setup: Setup) -> int:
+        return self.min_fresh or max(setup.n_chunks // 2, 1)
 
     # -- the worker ------------------------------------------------------------------------------
 

@@ -57,8 +57,8 @@ def test_what_is_left_out():
         ({"nodes": [0, 1]}, "nodes must be a dict"),
         ({"nodes": {"root": [0, 3]}}, "node 'root' must name columns of 0 to 2"),
         ({"nodes": {"root": [0], "next": [0]}}, "node 'next' must name columns of 0 to 2, each once"),
-        ({"nodes": {"root": [0.5]}}, "must name columns"),
-        ({"nodes": {(1, 2): [0]}}, "named by text or a whole number"),
+        ({"nodes": {"root": [0.5]}}, "node 'root' must name columns"),
+        ({"nodes": {(1, 2): [0]}}, "a node is named by text or a whole number"),
     ],
 )
 def test_what_is_wrong_with_a_scenario_is_said_when_it_is_made(wrong, words):
@@ -74,9 +74,8 @@ def test_a_tree_is_the_same_whoever_adds_it_up():
     forth, back = Tree.union(trees), Tree.union(trees[::-1])
     np.testing.assert_allclose(forth.packed()[:4], back.packed()[:4], rtol=1e-12)
     again = Tree.read(Tree.union([Tree.union(trees[:3]), Tree.union(trees[3:])]).packed())
-    assert (
-        [*again.nodes] == [*forth.nodes] == ["root", "root/0", "root/1", *(f"root/{a}/{b}" for a in "01" for b in "01")]
-    )
+    leaves = [f"root/{a}/{b}" for a in "01" for b in "01"]
+    assert [*again.nodes] == [*forth.nodes] == ["root", "root/0", "root/1", *leaves]
     assert again.where["root/1"] == slice(4, 6)
     assert again.p == 14
     np.testing.assert_allclose(again.mean(back), forth.mean(forth), rtol=1e-12)
@@ -94,8 +93,8 @@ def altered(scenario, **changes):
     ("changes", "words"),
     [
         ({"probability": 0.5}, "probabilities of the 3 scenarios sum to 1.16666667, must be 1"),
-        ({"nodes": {"acres": [0, 1]}}, r"number of columns of node 'acres' is 3 in scenario 'year 0' and 2 in 'year 2'"),
-        ({"nodes": {"first": [3], "acres": [0, 1, 2]}}, r"stage of node 'acres' \(the first is 0\) is 0 in scenario 'year 0'"),
+        ({"nodes": {"acres": [0, 1]}}, "columns of node 'acres' is 3 in scenario 'year 0' and 2 in 'year 2'"),
+        ({"nodes": {"first": [3], "acres": [0, 1, 2]}}, r"stage of node 'acres' \(.*\) is 0 in scenario 'year 0'"),
     ],
     ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
 )  # fmt: skip
@@ -154,7 +153,7 @@ def test_a_curved_scenario():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"row_lower": [501.0, 200, 240, -np.inf], "row_upper": [np.inf, np.inf, np.inf, 0], "upper": 10.0}, "infeasible"),
+        ({"row_lower": [501, 200, 240, -np.inf], "row_upper": [np.inf, np.inf, np.inf, 0], "upper": 10}, "infeasible"),
         ({"c": np.full(9, -1.0), "row_upper": np.inf}, "unbounded"),
     ],
 )  # fmt: skip
