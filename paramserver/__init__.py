@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from paramserver.comparison import Comparison, compare
     from paramserver.consensus import (
         ADMM,
+        APH,
         EASGD,
         LBFGS,
         ActiveNewton,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         AsyncSGD,
         Consensus,
         FedAvg,
+        ProgressiveHedging,
         ProxGradient,
     )
     from paramserver.launching import connect, fit, forget, launch, resume
@@ -45,13 +47,16 @@ if TYPE_CHECKING:
         Problem,
         Proximal,
         Quantile,
+        Scenario,
         Smooth,
         SquaredHinge,
+        StochasticProgram,
         Tweedie,
     )
 
 _HOME = {
     "ADMM": "paramserver.consensus",
+    "APH": "paramserver.consensus",
     "ActiveNewton": "paramserver.consensus",
     "AggregatedNewton": "paramserver.consensus",
     "AsyncSGD": "paramserver.consensus",
@@ -79,14 +84,17 @@ _HOME = {
     "Poisson": "paramserver.workers.problems",
     "Problem": "paramserver.workers.problems",
     "Profile": "paramserver.profile",
+    "ProgressiveHedging": "paramserver.consensus",
     "ProxGradient": "paramserver.consensus",
     "Proximal": "paramserver.workers.problems",
     "Quantile": "paramserver.workers.problems",
     "Result": "paramserver.views",
     "Run": "paramserver.run",
+    "Scenario": "paramserver.workers.problems",
     "Smooth": "paramserver.workers.problems",
     "SquaredHinge": "paramserver.workers.problems",
     "Status": "paramserver.views",
+    "StochasticProgram": "paramserver.workers.problems",
     "Summary": "paramserver.summary",
     "Tweedie": "paramserver.workers.problems",
     "as_completed": "paramserver.run",
@@ -105,6 +113,7 @@ _MODULES = ("cluster", "datasets", "errors", "testing")
 
 __all__ = [
     "ADMM",
+    "APH",
     "ActiveNewton",
     "AggregatedNewton",
     "AsyncSGD",
@@ -132,14 +141,17 @@ __all__ = [
     "Poisson",
     "Problem",
     "Profile",
+    "ProgressiveHedging",
     "ProxGradient",
     "Proximal",
     "Quantile",
     "Result",
     "Run",
+    "Scenario",
     "Smooth",
     "SquaredHinge",
     "Status",
+    "StochasticProgram",
     "Summary",
     "Tweedie",
     "__version__",

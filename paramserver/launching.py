@@ -91,8 +91,8 @@ def launch(
     penalty : Penalty
         ``NoPenalty()`` if not given; `L1`, `L2`, `ElasticNet`, `GroupL1`, `Box`, `NonNegative`, or your own.
     consensus : str or Consensus
-        "auto", "newton", "active", "lbfgs", "admm", "prox_gradient", "sgd", "easgd", "fedavg", the name of a
-        rule that another package brings, or a rule with settings of your own.
+        "auto", "newton", "active", "lbfgs", "admm", "prox_gradient", "sgd", "easgd", "fedavg",
+        "progressive_hedging", "aph", the name of a rule that another package brings, or a rule with settings.
         auto: `AggregatedNewton` where its Hessians fit 1 GB and there are at most 4000 columns; else
         `ActiveNewton` where the penalty has an L1 term and `LBFGS` where it is smooth. The status and
         the result say which, and why, in their notes.
@@ -349,6 +349,8 @@ def _check_plugins(problem: Any, rule: Consensus, penalty: Any) -> None:
 
 def _check_sizes(problem: Problem, given: chunking.Given, penalty: Penalty, z0: Any) -> None:
     """What arrays tell before they are read: a target is there, penalty and z0 are for so many columns."""
+    if isinstance(given.X, (list, tuple)):
+        problem.check_list(given.X)
     shape: Any = getattr(given.X, "shape", ())
     if len(shape) != 2:
         return

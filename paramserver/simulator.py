@@ -267,6 +267,8 @@ def simulate(
     """
     rule = named(consensus)
     rule.check(problem)
+    if isinstance(X, (list, tuple)):
+        problem.check_list(X)
     network = network or Network()
     data = prepared(problem, X, y, sample_weight, offset, exposure, chunks)
     spec = RunSpec(

@@ -272,6 +272,8 @@ class Result:
 
 
 def _named(coef: Any, names: tuple[str, ...] | None) -> dict[str, float]:
+    if isinstance(coef, dict):
+        return {f"{part}[{j}]": float(v) for part, values in coef.items() for j, v in enumerate(values)}
     coef = np.atleast_1d(coef)
     columns = names or tuple(f"x{j}" for j in range(coef.shape[-1]))
     if coef.ndim == 2:

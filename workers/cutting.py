@@ -26,8 +26,10 @@ def cut(X: Any, y: Any, weight: Any, offset: Any, exposure: Any, chunks: int | I
     lengths = [part.shape[0] for part in parts if part is not None]
     if len(set(lengths)) != 1:
         raise InvalidInput(f"X, y, sample_weight and offset differ in length: {lengths}")
-    cuts = np.array_split(np.arange(lengths[0]), chunks) if isinstance(chunks, int) else chunks
-    return [tuple(_rows(part, rows) for part in parts) for rows in cuts]
+    if isinstance(chunks, int):
+        objects = getattr(getattr(parts[0], "dtype", None), "kind", "") == "O"  # of one's own: no chunk is empty
+        chunks = np.array_split(np.arange(lengths[0]), min(chunks, lengths[0]) if objects else chunks)
+    return [tuple(_rows(part, rows) for part in parts) for rows in chunks]
 
 
 def _as_rows(part: Any) -> Any:

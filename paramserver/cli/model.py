@@ -26,7 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--consensus",
         metavar="NAME",
-        help="auto (default), newton, active, lbfgs, admm, prox_gradient, sgd, easgd, fedavg, or an installed rule",
+        help="auto (default), newton, active, lbfgs, admm, prox_gradient, sgd, easgd, fedavg, or an installed rule "
+        "(progressive_hedging and aph are for other problems than these)",
     )
 
 

@@ -215,10 +215,10 @@ class Consensus(ABC):
         """Running sums anew from the slots, against drift."""
         return state
 
-    def recount(self, state: Any, setup: Setup, slots: Mapping[int, Fields], z: Array) -> Any:
+    def recount(self, state: Any, setup: Setup, slots: dict[int, Fields], z: Array) -> Any:
         """Chunks came or went on a live run: ``setup`` is of those there are, ``slots`` of those that answered.
 
-        The default begins anew and absorbs the slots as they are.
+        May change ``slots``. The default begins anew and absorbs the slots as they are.
         """
         state = self.init(setup)
         for chunk, slot in slots.items():

@@ -13,12 +13,14 @@ from importlib.metadata import EntryPoint, entry_points
 
 from paramserver.consensus.active import ActiveNewton
 from paramserver.consensus.admm import ADMM
+from paramserver.consensus.aph import APH
 from paramserver.consensus.auto import Auto
 from paramserver.consensus.base import Consensus
 from paramserver.consensus.easgd import EASGD
 from paramserver.consensus.fedavg import FedAvg
 from paramserver.consensus.lbfgs import LBFGS
 from paramserver.consensus.newton import AggregatedNewton
+from paramserver.consensus.progressive_hedging import ProgressiveHedging
 from paramserver.consensus.prox_gradient import ProxGradient
 from paramserver.consensus.sgd import AsyncSGD
 from paramserver.errors import InvalidInput
@@ -27,6 +29,7 @@ GROUP = "paramserver.consensus"
 RULES: dict[str, type[Consensus]] = {
     "auto": Auto, "newton": AggregatedNewton, "active": ActiveNewton, "lbfgs": LBFGS, "admm": ADMM,
     "prox_gradient": ProxGradient, "sgd": AsyncSGD, "easgd": EASGD, "fedavg": FedAvg,
+    "progressive_hedging": ProgressiveHedging, "aph": APH,
 }  # fmt: skip
 
 

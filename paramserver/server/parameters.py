@@ -129,6 +129,8 @@ class Parameters:
         self.setup = Setup(len(self.z), len(self.live), int(self.survey[0]), start, quadratic, self.bound, self.z)
         slots = self.fields()
         self.state = self.rule.recount(self.state, self.setup, slots, self.z)
+        for i, fields in slots.items():
+            self.slots[i].fields = fields
         self.fresh, self._whole, self._since_rebuild, self._seen = set(slots), False, 0, (set(), None)
 
     def bind(self, penalty: Penalty) -> None:

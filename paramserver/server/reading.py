@@ -166,4 +166,5 @@ def _penalty(core: Core) -> str:
 
 def _n_features(core: Core) -> int:
     assert core.params.z is not None
-    return int(np.atleast_1d(core.params.problem.unpack(core.params.z)[0]).shape[-1])
+    coef = core.params.problem.unpack(core.params.z)[0]
+    return len(core.params.z) if isinstance(coef, dict) else int(np.atleast_1d(coef).shape[-1])

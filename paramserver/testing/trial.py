@@ -26,18 +26,12 @@ class Trial:
         self.data = [prepare() for prepare in self.prepare]
         total = reduce(problem.merge, map(problem.survey, self.data))
         self.problem = problem.at(total)
+        self.shared = callable(getattr(problem, "share", None))  # a run starts from what each chunk would have alone
         start = null_model(self.problem, self.problem.start(total), self.data)
         self.bound = Bound(penalty, self.problem.penalised(len(start.z)))
         rule.suits(self.bound)
-        self.setup = Setup(
-            len(start.z),
-            len(parts),
-            int(total[0]),
-            start,
-            self.problem.quadratic,
-            self.bound,
-            self.bound.project(start.z),
-        )
+        z, rows = self.bound.project(start.z), int(total[0])
+        self.setup = Setup(len(z), len(parts), rows, start, self.problem.quadratic, self.bound, z)
 
     def pull(self, state: Any, slot: Fields | None, z: Array, whole: bool = False) -> Pull:
         fields = frozen(dict(self.rule.plan(state, frozen(slot), frozen(z))))

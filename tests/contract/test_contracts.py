@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import cloudpickle
@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from paramserver.consensus import (
     ADMM,
+    APH,
     EASGD,
     LBFGS,
     RULES,
@@ -20,10 +21,12 @@ from paramserver.consensus import (
     AggregatedNewton,
     AsyncSGD,
     FedAvg,
+    ProgressiveHedging,
     ProxGradient,
 )
 from paramserver.consensus.newton import NewtonState
 from paramserver.errors import InvalidInput, MissingMethod
+from paramserver.examples import inventory
 from paramserver.examples.berhu import BerHu
 from paramserver.examples.expectile import Expectile
 from paramserver.examples.hessian_average import HessianAverage
@@ -38,9 +41,11 @@ from paramserver.workers.problems import (
     Multinomial,
     Poisson,
     Quantile,
+    Scenario,
     Smooth,
     SquaredHinge,
     Start,
+    StochasticProgram,
     Tweedie,
 )
 from paramserver.workers.problems.base import Evaluation, Problem
@@ -403,14 +408,31 @@ SHIPPED = [
 EXAMPLES = [HessianAverage(batch=20), HessianAverage(min_fresh=3, max_staleness=4)]
 
 
+HEDGING = [
+    ProgressiveHedging(rho=3.0),
+    ProgressiveHedging(rho=3.0, relaxation=1.5),
+    APH(rho=3.0),
+    APH(rho=3.0, nu=1.5, gamma=2.0),
+]
+
+
 def test_every_rule_that_ships_is_here():
-    assert {type(rule) for rule in SHIPPED} == {rule for name, rule in RULES.items() if name != "auto"}
+    assert {type(rule) for rule in SHIPPED + HEDGING} == {rule for name, rule in RULES.items() if name != "auto"}
 
 
 @pytest.mark.parametrize("rule", SHIPPED + EXAMPLES, ids=repr)
 @pytest.mark.parametrize("problem", [Logistic(), LeastSquares(fit_intercept=False)], ids=repr)
 def test_rule(rule, problem):
     check_consensus(rule, problem, penalty=L1(2.0) if isinstance(rule, ActiveNewton) else None)
+
+
+@pytest.mark.parametrize("rule", HEDGING, ids=repr)
+def test_rule_whose_chunks_know_a_part_of_z(rule):
+    """Three stages; costs that are curved, for a linear rate."""
+    what = [f.name for f in fields(Scenario) if f.init]
+    tree = [Scenario(**{**{n: getattr(s, n) for n in what}, "Q": np.ones(12)}) for s in inventory.scenarios()]
+    pairs = [tree[k : k + 2] for k in range(0, len(tree), 2)]
+    check_consensus(rule, StochasticProgram(), chunks=pairs, penalty=NoPenalty())
 
 
 def test_rule_on_data_of_ones_own():

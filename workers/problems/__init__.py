@@ -9,6 +9,7 @@ from paramserver.workers.problems.proximal import Proximal
 from paramserver.workers.problems.quantile import Quantile
 from paramserver.workers.problems.smooth import Smooth
 from paramserver.workers.problems.squared_hinge import SquaredHinge
+from paramserver.workers.problems.stochastic import Scenario, StochasticProgram
 from paramserver.workers.problems.tweedie import Gamma, Poisson, Tweedie
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "Problem",
     "Proximal",
     "Quantile",
+    "Scenario",
     "Smooth",
     "SquaredHinge",
     "Start",
+    "StochasticProgram",
     "Tweedie",
     "require",
 ]

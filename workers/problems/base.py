@@ -7,7 +7,7 @@ a rule that needs one you lack says so, with its signature. Nothing here imports
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ CAPABILITIES = {
     "hessian_of": "hessian_of(data, curvature, coordinates) -> (k, k), the Hessian of these coordinates of z alone",
     "hessian_diagonal": "hessian_diagonal(data, curvature) -> (p,)",
     "prox": "prox(data, centre, rho) -> argmin_x f(x) + rho/2·‖x − centre‖², (p,), and f there (0 if not known)",
+    "share": "share(data) -> Share(coordinates (k,), weight (k,)): those of z that the chunk's f depends on, and how "
+    "much it counts in the mean of each; prox is then called with rho·weight, (p,)",
     "null": "null(data, z) -> Null(value, gradient, hessian) in the free coordinates, the others of z being 0",
     "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",
     "fenchel": "fenchel(data, z, step, move=None, kept=None) -> (Σ ℓ(m) + ℓ*(θ) − θm, Σ ℓ(m)) at z + move, "
@@ -58,6 +60,13 @@ class Null(NamedTuple):
     value: float
     gradient: Array
     hessian: Array
+
+
+class Share(NamedTuple):
+    """Which coordinates of z a chunk knows, (k,) distinct, and how much each counts, (k,) > 0."""
+
+    coordinates: np.ndarray
+    weight: Array
 
 
 class Start(NamedTuple):
@@ -142,6 +151,9 @@ class Problem(ABC):
     def check_target(self, y: Any) -> None:  # noqa: B027
         """Refuse what can be seen to be wrong with a target that is at hand, before it is sent."""
 
+    def check_list(self, chunks: Sequence[Any]) -> None:  # noqa: B027
+        """Refuse what can be seen to be wrong with a list of chunks that is at hand, before it is sent."""
+
     def check_given(self, y: Any) -> None:  # noqa: B027
         """Refuse to be launched with arrays without a target, where there must be one."""
 
@@ -154,5 +166,5 @@ def require(needs: Iterable[str], problem: Problem, who: str, instead: str = "")
         if instead:
             lines += f"\nor, in place of all this,\n    def {CAPABILITIES[instead]}"
         elif callable(getattr(problem, "prox", None)):
-            lines += '\nor fit it by ADMM(metric="identity"): its prox is enough for that'
+            lines += '\nor fit it by ProgressiveHedging() or ADMM(metric="identity"): its prox is enough for that'
         raise MissingMethod(f"{who} needs of a problem what {type(problem).__name__} lacks; define on it\n{lines}")

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import Lasso
 
 import paramserver as ps
-from paramserver.consensus import ADMM, AggregatedNewton
+from paramserver.consensus import ADMM, APH, AggregatedNewton, ProgressiveHedging
 from paramserver.errors import BadData, InvalidInput, MissingMethod
 from paramserver.penalties import L1, L2, NoPenalty
 from paramserver.simulator import Network, simulate
@@ -137,6 +137,8 @@ def test_proximal_keeps_its_contract():
     check_problem(Proximal(least_squares_prox, 3), X, Y)
     check_problem(Proximal(least_squares_prox, 3, value=least_squares, z0=[1.0, 0.0, 2.0]), X, Y)
     check_consensus(ADMM(metric="identity", rho=30.0), Proximal(least_squares_prox, 3), X, Y)
+    check_consensus(ProgressiveHedging(rho=30.0), Proximal(least_squares_prox, 3), X, Y)
+    check_consensus(APH(rho=30.0), Proximal(least_squares_prox, 3), X, Y, penalty=NoPenalty())
 
 
 @pytest.mark.parametrize(

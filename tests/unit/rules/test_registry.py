@@ -42,7 +42,10 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_every_name_makes_a_rule():
-    assert set(RULES) == {"auto", "newton", "active", "lbfgs", "admm", "prox_gradient", "sgd", "easgd", "fedavg"}
+    assert set(RULES) == {
+        "auto", "newton", "active", "lbfgs", "admm", "prox_gradient", "sgd", "easgd", "fedavg",
+        "progressive_hedging", "aph",
+    }  # fmt: skip
     for name, rule in RULES.items():
         assert type(named(name)) is rule
         assert of_class(rule.__qualname__) is rule
@@ -55,7 +58,7 @@ def test_an_object_is_a_rule_as_it_is():
 
 @pytest.mark.parametrize("what", ["newtn", 3, None, FedAvg])
 def test_what_is_no_rule_is_told_which_there_are(what):
-    with pytest.raises(InvalidInput, match="'admm', 'auto', 'easgd', 'fedavg', 'lbfgs', 'newton'"):
+    with pytest.raises(InvalidInput, match="'admm', 'aph', 'auto', 'easgd', 'fedavg', 'lbfgs', 'newton'"):
         named(what)
 
 
@@ -104,7 +107,7 @@ def test_the_command_line_names_all_of_ours(capsys):
 
 def test_the_command_line_lists_them_before_it_reads_anything(capsys):
     assert main(["fit", "there/is/no/such.parquet", "--target", "y", "--consensus", "newtn"]) == 2
-    assert "newton, prox_gradient, sgd" in capsys.readouterr().err
+    assert "newton, progressive_hedging, prox_gradient, sgd" in capsys.readouterr().err
 
 
 def test_floors_are_of_rules_that_are_not_exact():
