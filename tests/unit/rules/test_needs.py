@@ -44,5 +44,5 @@ def test_a_prox_is_enough_for_one():
         ps.ADMM(metric="identity").check(Bare())
     prox = ps.Proximal(lambda v, rho, X: v, size=3)
     ps.ADMM(metric="identity").check(prox)
-    with pytest.raises(MissingMethod, match=r'or fit it by ADMM\(metric="identity"\)'):
+    with pytest.raises(MissingMethod, match=r'or fit it by ProgressiveHedging\(\) or ADMM\(metric="identity"\)'):
         HessianAverage().check(prox)
