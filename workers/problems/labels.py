@@ -32,7 +32,7 @@ class Binary(GLM):
         off = 0.0 if offset is None else weight @ offset
         return np.array([weight.sum(), weight @ (y > 0), (y == 0).sum(), (y == -1).sum(), off])
 
-    def ones(self, tally: Array, why: str) -> float:
+    def share(self, tally: Array, why: str) -> float:
         """Weight of the ones over the total; `BadData` for mixed labels, and for one class with a free intercept."""
         total, ones, zeros, minus, _ = tally
         if zeros and minus:

@@ -60,7 +60,7 @@ class Logistic(Binary):
 
     def null_of(self, tally: Array, offset: bool) -> tuple[float, float, bool]:
         total, ones, _, _, off = tally
-        rate = self.ones(tally, "there is no finite optimum")
+        rate = self.share(tally, "there is no finite optimum")
         if not self.fit_intercept:
             return 0.0, float(total * np.log(2.0)), not offset
         b = np.log(ones) - np.log(total - ones) - off / total

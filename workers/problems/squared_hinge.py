@@ -38,7 +38,7 @@ class SquaredHinge(Binary):
 
     def null_of(self, tally: Array, offset: bool) -> tuple[float, float, bool]:
         total, off = float(tally[0]), float(tally[4])
-        share = self.ones(tally, "the intercept alone fits them")
+        share = self.share(tally, "the intercept alone fits them")
         if not self.fit_intercept:
             return 0.0, 0.5 * total, not offset
         return 2.0 * share - 1.0 - off / total, 2.0 * total * share * (1.0 - share), not offset
