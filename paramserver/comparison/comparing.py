@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from paramserver.comparison.curves import Reached, curve
+from paramserver.comparison.curves import GRID, Reached, curve
 from paramserver.comparison.network import network
 from paramserver.comparison.places import OnCluster, Place, Ran, Simulated
 from paramserver.comparison.report import Comparison, Fitted
@@ -23,6 +23,7 @@ from paramserver.workers.problems.base import Problem, require
 ACCURACY = (1e-2, 1e-4, 1e-6, 1e-8)
 TIGHT = 1e-12  #: of the fit that F* is from
 LIMITS = {"s": 60.0, "passes": 2000.0}
+COARSE = 12  #: a repeat's grid: no picture shows it
 CHUNKS = 64  #: in the simulator, as in `simulate`
 
 
@@ -205,8 +206,10 @@ class _Series:
         if not ran:
             return Fitted(first.label, repr(first.rule), first.slow, first.why)
         curves = [
-            curve(one.result.trace, self.place.n_chunks, one.zero, self.accuracies, self._gaps)
-            for one in ran
+            curve(
+                one.result.trace, self.place.n_chunks, one.zero, self.accuracies, self._gaps, GRID if k == 0 else COARSE
+            )
+            for k, one in enumerate(ran)
             if one.result.trace is not None
         ]
         reached = {a: _median([found.reached(a) for found in curves]) for a in self.accuracies}

@@ -40,19 +40,19 @@ class Curve(NamedTuple):
         return Reached(float(self.time[k]), float(self.pushes[k]), float(self.passes[k]))
 
 
-def curve(trace: Trace, n_chunks: int, zero: float, accuracies: Sequence[float], gaps: Gaps) -> Curve:
+def curve(trace: Trace, n_chunks: int, zero: float, accuracies: Sequence[float], gaps: Gaps, grid: int = GRID) -> Curve:
     """Of one run. ``gaps`` evaluates true relative gaps; times are since ``zero``."""
-    known = _known(trace, accuracies, gaps)
+    known = _known(trace, accuracies, gaps, grid)
     at = np.array(sorted(known), dtype=int)
     gap = np.array([known[k] for k in sorted(known)])
     return Curve(trace.seconds[at] - zero, trace.pushes[at], trace.visits[at] / n_chunks, gap)
 
 
-def _known(trace: Trace, accuracies: Sequence[float], gaps: Gaps) -> dict[int, float]:
+def _known(trace: Trace, accuracies: Sequence[float], gaps: Gaps, grid: int) -> dict[int, float]:
     """Gaps by version: of two grids, one dense at the start, and closer and closer to where an accuracy is reached."""
     m = len(trace.z)
-    grids = (np.geomspace(1, m, min(GRID, m)), np.linspace(1, m, min(GRID, m))) if m else ()
-    wanted = {int(k) - 1 for grid in grids for k in grid.round()}
+    grids = (np.geomspace(1, m, min(grid, m)), np.linspace(1, m, min(grid, m))) if m else ()
+    wanted = {int(k) - 1 for points in grids for k in points.round()}
     known: dict[int, float] = {}
     while wanted:
         order = sorted(wanted)

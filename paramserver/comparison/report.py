@@ -47,6 +47,14 @@ class Fitted:
     residuals: Array | None = field(default=None, repr=False)
     steps: Sequence[Step] = field(default=(), repr=False)
 
+    @property
+    def gap(self) -> float | None:
+        """The last z's true relative gap."""
+        return None if self.curve is None else float(self.curve.gap[-1])
+
+    def __str__(self) -> str:
+        return self.ended if self.gap is None else f"{self.ended}, {self.gap:.0e}"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -101,10 +109,11 @@ class Comparison:
     def _row(self, label: str, accuracy: float) -> dict[str, Any]:
         runs = [run for run in self.runs if run.label == label]
         row: dict[str, Any] = {"rule": label, "accuracy": accuracy, **_figures(runs[0], accuracy)}
-        row["ended"] = runs[0].ended
+        row.update(ended=runs[0].ended, final_gap=runs[0].gap)
         if len(runs) > 1:
             slow = {f"{name}_straggler": value for name, value in _figures(runs[1], accuracy).items()}
             row.update(slow, slowdown=self.slowdown(label, accuracy), ended_straggler=runs[1].ended)
+            row["final_gap_straggler"] = runs[1].gap
         return row
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,21 +159,20 @@ class Comparison:
         many = any(run.slow for run in self.runs)
         head = f"{'rule':<{width}} {'gap':>6}" + _HEAD + (f"  |{_HEAD} slowdown" if many else "")
         above = [f"{'with the straggler':>{len(head) - 9}}".rstrip()] if many else []
-        lines, before = [*above, f"{head}  ended"], ""
+        lines, before = [*above, f"{head}  ended, at the gap"], ""
         for row in self.rows:
             label = row["rule"] if row["rule"] != before else ""
             line = f"{label:<{width}} {row['accuracy']:>6.0e}" + _cells(row, "")
             if many:
                 slowdown = row.get("slowdown")
                 line += "  |" + _cells(row, "_straggler") + ("        –" if slowdown is None else f"{slowdown:9.2f}")
-            lines.append(f"{line}  {self._end(row)}".rstrip() if label else line.rstrip())
+            lines.append(f"{line}  {self._end(label)}".rstrip() if label else line.rstrip())
             before = row["rule"]
         return lines
 
-    @staticmethod
-    def _end(row: dict[str, Any]) -> str:
-        ends = list(dict.fromkeys([row["ended"], row.get("ended_straggler", row["ended"])]))
-        return " | ".join(ends)
+    def _end(self, label: str) -> str:
+        """Why each of a rule's runs ended, and how near; once where they say the same."""
+        return " | ".join(dict.fromkeys(str(run) for run in self.runs if run.label == label))
 
 
 _HEAD = f"{'time':>9}{'pushes':>8}{'passes':>8}"
