@@ -36,7 +36,7 @@ def test_three_stages_in_bundles(client: Any, rule: ps.Consensus) -> None:
 
 
 def test_scenarios_that_cannot_be_used(client: Any) -> None:
-    with pytest.raises(ps.errors.InvalidInput, match="sum to 0.666666667, must be 1"):
+    with pytest.raises(ps.errors.InvalidInput, match=r"sum to 0\.666666667, must be 1"):
         ps.launch(ps.StochasticProgram(), farmer.scenarios()[:2], consensus="aph", client=client)
     year = farmer.scenarios()[0]
     greedy = ps.Scenario(c=[-1.0, 0.0, 0.0], probability=1 / 3, nodes={"acres": [0, 1, 2]}, name="greedy")

@@ -139,8 +139,10 @@ def test_the_books_farmer(rule, min_fresh):
     assert list(result.named()) == ["acres[0]", "acres[1]", "acres[2]"]
 
 
-@pytest.mark.parametrize(("chunks", "min_fresh"), [(50, 50), (25, 1)])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("rule", "chunks", "min_fresh"),
+    [(ps.ProgressiveHedging, 50, 50), (ps.ProgressiveHedging, 25, 1), (ps.APH, 25, 1), (ps.APH, 25, 25)],
+)
 def test_fifty_scenarios(rule, chunks, min_fresh):
     """One a chunk, all of them at every z; or in pairs, one pair at a time."""
     years = farmer.scenarios(50)

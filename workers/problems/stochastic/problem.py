@@ -36,8 +36,8 @@ class StochasticProgram(Problem):
     `Result.certificate` is "residual". `Result.objective` is the expected cost at z as the last answers
     tell it, linear in z about the scenarios' own decisions.
 
-    HiGHS solves quadratic programs by an active set method that is fast up to some hundred columns and rows
-    and may take minutes with thousands that are dense.
+    HiGHS solves quadratic programs by an active set method, the faster one up to some hundred rows and columns;
+    larger ones are solved by an interior point method of our own, which begins anew each time.
     """
 
     tree: Tree | None = field(default=None, repr=False)
