@@ -47,7 +47,7 @@ def check_consensus(
 
     ``problem``, ``X``, ``y`` and ``penalty`` say what to fit; by default a small logistic regression with L2. X may
     be a list of four objects or more, for a problem that takes such; one whose chunks know a part of z
-    (`Problem.share`) starts from what each would have alone.
+    (`knows`) starts from what each would have alone.
     """
     problem, penalty = problem or Logistic(), penalty or L2(1.0)
     if X is None:
@@ -88,7 +88,7 @@ class _Trial:
         self.data = [prepare() for prepare in self.prepare]
         total = reduce(problem.merge, map(problem.survey, self.data))
         self.problem = problem.at(total)
-        self.shared = callable(getattr(problem, "share", None))
+        self.shared = callable(getattr(problem, "knows", None))
         start = null_model(self.problem, self.problem.start(total), self.data)
         self.bound = Bound(penalty, self.problem.penalised(len(start.z)))
         rule.suits(self.bound)

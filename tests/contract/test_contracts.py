@@ -403,6 +403,7 @@ SHIPPED = [
 
 HEDGING = [
     ProgressiveHedging(rho=3.0),
+    ProgressiveHedging(balance=True),
     ProgressiveHedging(rho=3.0, relaxation=1.5),
     APH(rho=3.0),
     APH(rho=3.0, nu=1.5, gamma=2.0),
