@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from paramserver.consensus.balance import CHANGES, correction
 from paramserver.consensus.base import Absorbed, Consensus, Pull, Setup
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields
@@ -21,11 +22,6 @@ from paramserver.quadratic import minimise
 from paramserver.views import Residuals
 from paramserver.workers.problems.base import Problem, require
 from paramserver.workers.solvers import prox, times
-
-CHANGES = 20  #: of rho by balancing
-STEEPEST = 5.0  #: times, a change
-WORTH = 2.0  #: times, from which a change is made
-ROUNDING = 1e-20  #: of the squares of relative residuals: so small, their ratio says nothing
 
 
 @dataclass
@@ -197,11 +193,8 @@ class ADMM(Consensus):
         scale = max(x, _square(state.B, far))
         if not (u > 0 and scale > 0):
             return self, state
-        r, s = apart / scale, _square(state.B, moved) / u
-        if min(r, s) <= ROUNDING:
-            return self, state
-        factor = float(np.clip((r / s) ** 0.25, 1.0 / STEEPEST, STEEPEST))
-        return (self if 1.0 / WORTH < factor < WORTH else replace(self, rho=self.rho * factor)), state
+        factor = correction(apart / scale, _square(state.B, moved) / u)
+        return (self if factor == 1.0 else replace(self, rho=self.rho * factor)), state
 
     def residuals(self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """Boyd et al. 2011, section 3.3: (Σ‖x_i − z‖²_{M_i})^½ and dist(Σy_i, ∂R(z))."""

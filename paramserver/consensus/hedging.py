@@ -1,6 +1,6 @@
 """What progressive and projective hedging share: local solves near a point, of the coordinates that a chunk knows.
 
-F(z) = Σ_i f_i(z_J) + R(z), where J is the part of z that chunk i knows (`Problem.share`; all of it for an
+F(z) = Σ_i f_i(z_J) + R(z), where J is the part of z that chunk i knows (the problem's `knows`; all of it for an
 ordinary problem) and m_j > 0 how much the chunk counts in the mean at coordinate j: a scenario's
 probability. Chunk i answers with
 
@@ -86,19 +86,20 @@ class Hedging(Consensus):
     def slot(self, state: Any, old: Fields | None, new: Fields) -> Fields:
         """What is kept of a chunk: its last answer, and what its first one said."""
         if old is None:
-            first = float(np.sqrt(_square(new, new["x"] - state.ref[_at(new)])))
-            return {"size": float(self.size(state)), "first": first, **new}
+            first = float(np.sqrt(square(new, new["x"] - state.ref[at(new)])))
+            pull = float(np.linalg.norm(new["weight"] * new["y"]))
+            return {"size": float(self.size(state)), "first": first, "pull": pull, **new}
         return {**old, **{name: value for name, value in new.items() if name not in KNOWN}}
 
     def residuals(self, state: Any, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """Boyd et al. 2011, section 3.3: (Σ m(x_i − z)²)^½ and dist(Σ m·y_i, ∂R(z)), and both over their scales."""
         if state.rows_seen < state.rows:
             return Residuals(np.inf)
-        apart = sum(_square(slot, slot["x"] - z[_at(slot)]) for slot in slots.values())
+        apart = sum(square(slot, slot["x"] - z[at(slot)]) for slot in slots.values())
         y, scale_y = np.zeros_like(z), 0.0
         for slot in slots.values():
             part = slot["weight"] * slot["y"]
-            y[_at(slot)] += part
+            y[at(slot)] += part
             scale_y += float(np.linalg.norm(part))
         primal, dual = float(np.sqrt(apart)), float(np.linalg.norm(y - penalty.subgradient(z, y)))
         estimate = sum(abs(_slope(slot, z)) for slot in slots.values())
@@ -109,13 +110,12 @@ class Hedging(Consensus):
 
     def _scales(self, state: Any, slots: Mapping[int, Fields], z: Array, y: float) -> tuple[float, float]:
         """max(‖x‖, ‖z‖) and Σ‖m·y_i‖ (Boyd et al. 2011, 3.3.1), or those of the first step: they may go to zero."""
-        x, there, first, pull = 0.0, 0.0, 0.0, 0.0
+        x, there, first = 0.0, 0.0, 0.0
         for slot in slots.values():
-            x += _square(slot, slot["x"])
-            there += _square(slot, z[_at(slot)])
+            x += square(slot, slot["x"])
+            there += square(slot, z[at(slot)])
             first += slot["first"] ** 2
-            pull += slot["first"] * float(np.sqrt(slot["weight"].max()))
-        return float(np.sqrt(max(x, there, first))), max(y, self.rho * pull)
+        return float(np.sqrt(max(x, there, first))), max(y, sum(slot["pull"] for slot in slots.values()))
 
     def objective(self, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> float:
         """F(z) by the chunks' last answers, each continued from x_i to z along its slope."""
@@ -124,19 +124,19 @@ class Hedging(Consensus):
     def local(self, slot: Fields) -> Array:
         """x_i, (p,); nan at what the chunk does not know."""
         out = np.full(int(slot["size"]), np.nan)
-        out[_at(slot)] = slot["x"]
+        out[at(slot)] = slot["x"]
         return out
 
     def dual(self, slot: Fields) -> Array:
         """m·y_i, (p,); 0 at what the chunk does not know."""
         out = np.zeros(int(slot["size"]))
-        out[_at(slot)] = slot["weight"] * slot["y"]
+        out[at(slot)] = slot["weight"] * slot["y"]
         return out
 
 
 def share_of(problem: Any, data: Any) -> Share | None:
     """The coordinates that a chunk knows; None: all, each with weight 1."""
-    return problem.share(data) if callable(getattr(problem, "share", None)) else None
+    return problem.knows(data) if callable(getattr(problem, "knows", None)) else None
 
 
 def told(share: Share | None, pull: Pull) -> Fields:
@@ -153,15 +153,17 @@ def part(share: Share | None, z: Array) -> Array:
     return z if share is None else z[share.coordinates]
 
 
-def _at(slot: Fields) -> np.ndarray:
+def at(slot: Fields) -> np.ndarray:
+    """The coordinates of z that a chunk knows."""
     out: np.ndarray = slot["index"].astype(np.int64)
     return out
 
 
-def _square(slot: Fields, v: Array) -> float:
+def square(slot: Fields, v: Array) -> float:
+    """Σ m·v²."""
     return float(slot["weight"] @ v**2)
 
 
 def _slope(slot: Fields, z: Array) -> float:
     """The change of f_i from x_i to z, to first order: convex, it changes by this at least."""
-    return float((slot["weight"] * slot["y"]) @ (slot["x"] - z[_at(slot)]))
+    return float((slot["weight"] * slot["y"]) @ (slot["x"] - z[at(slot)]))

@@ -22,8 +22,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from paramserver.consensus.balance import CHANGES, correction
 from paramserver.consensus.base import Absorbed, Consensus, Pull, Setup
-from paramserver.consensus.hedging import Hedging, part, share_of, told
+from paramserver.consensus.hedging import Hedging, at, part, share_of, square, told
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields
 from paramserver.penalties import Bound
@@ -41,6 +42,8 @@ class HedgingState:
     rho: float
     rows: float
     rows_seen: float
+    before: Array  #: z a sweep ago
+    changes: int = 0  #: of rho
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +57,18 @@ class ProgressiveHedging(Hedging):
     ----------
     rho : float
         > 0, cost a unit of z squared: the change of a scenario's cost with a decision, over the change of the
-        decision from scenario to scenario. A factor of 10 off may cost as much in rounds.
+        decision from scenario to scenario. Without ``balance`` a factor of 10 off may cost as much in rounds.
     relaxation : float
-        In (0, 2): w_i moves by so many times x_i − ẑ; 1 is the paper's, above often fewer rounds.
+        In (0, 2): w_i moves by so many times x_i − ẑ; 1 is the paper's.
+    balance : bool
+        Change rho, about once a sweep, by the square root of the ratio of the primal to the dual residual, each
+        relative to its own scale, so that it may be orders of magnitude off at first; at most 20 times.
     min_fresh, max_staleness :
         See `Consensus`; the paper's is ``min_fresh=N``.
     """
 
     relaxation: float = 1.0
+    balance: bool = False
 
     payload: ClassVar[Mapping[str, tuple[str | int, ...]]] = {**Hedging.payload, "w": ("*",)}
 
@@ -72,7 +79,7 @@ class ProgressiveHedging(Hedging):
 
     def init(self, setup: Setup) -> HedgingState:
         zeros = np.zeros(setup.p)
-        return HedgingState(setup.start.z, zeros, zeros.copy(), self.rho, float(setup.rows), 0.0)
+        return HedgingState(setup.start.z, zeros, zeros.copy(), self.rho, float(setup.rows), 0.0, setup.z)
 
     # -- the worker ------------------------------------------------------------------------------
 
@@ -91,11 +98,11 @@ class ProgressiveHedging(Hedging):
 
     def absorb(self, state: HedgingState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
         slot = self.slot(state, old, new)
-        at, weight = slot["index"].astype(np.int64), slot["weight"]
+        here, weight = at(slot), slot["weight"]
         if old is None:
-            state.B[at] += weight
+            state.B[here] += weight
             state.rows_seen += new["rows"]
-        state.c[at] += weight * (new["w"] - (state.ref[at] if old is None else old["w"]))
+        state.c[here] += weight * (new["w"] - (state.ref[here] if old is None else old["w"]))
         return Absorbed(state, slot)
 
     def consensus(self, state: HedgingState, penalty: Bound, z: Array) -> tuple[Array, HedgingState]:
@@ -119,6 +126,25 @@ class ProgressiveHedging(Hedging):
         """A new rho keeps the unscaled duals: u_i = w_i − z shrinks by as much as rho grows."""
         ratio = state.rho / self.rho
         for chunk, slot in slots.items():
-            here = z[slot["index"].astype(np.int64)]
+            here = z[at(slot)]
             slots[chunk] = {**slot, "w": here + ratio * (slot["w"] - here)}
-        return self.rebuild(replace(state, rho=self.rho), slots, z)
+        changes = state.changes + (ratio != 1.0)
+        return self.rebuild(replace(state, rho=self.rho, changes=changes), slots, z)
+
+    def tuned(
+        self, state: HedgingState, slots: Mapping[int, Fields], penalty: Bound, z: Array
+    ) -> tuple[Consensus, HedgingState]:
+        """√(r/s) times rho, for the relative residuals r = ‖x − z‖/max(‖x‖, ‖z‖) and s = ‖z − z_before‖/‖u‖."""
+        moved, state = z - state.before, replace(state, before=z)
+        if not self.balance or state.changes >= CHANGES:
+            return self, state
+        far = z - state.ref
+        apart, x, u = (
+            sum(square(slot, slot[name] - about[at(slot)]) for slot in slots.values())
+            for name, about in (("x", z), ("x", state.ref), ("w", z))
+        )
+        scale = max(x, float(state.B @ far**2))
+        if not (u > 0 and scale > 0):
+            return self, state
+        factor = correction(apart / scale, float(state.B @ moved**2) / u)
+        return (self if factor == 1.0 else replace(self, rho=self.rho * factor)), state

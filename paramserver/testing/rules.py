@@ -55,7 +55,7 @@ def check_consensus(
     seed : int
     chunks : sequence
         The data, in place of X and y, already cut: two chunks or more, each a tuple (X_i, y_i[, weight_i[, offset_i]])
-        or an object that ``problem`` prepares. Where they know a part of z (`Problem.share`) a run starts from what
+        or an object that ``problem`` prepares. Where they know a part of z (`knows`) a run starts from what
         each would have alone, and ends above that.
 
     Raises

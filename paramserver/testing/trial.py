@@ -26,7 +26,7 @@ class Trial:
         self.data = [prepare() for prepare in self.prepare]
         total = reduce(problem.merge, map(problem.survey, self.data))
         self.problem = problem.at(total)
-        self.shared = callable(getattr(problem, "share", None))  # a run starts from what each chunk would have alone
+        self.shared = callable(getattr(problem, "knows", None))  # a run starts from what each chunk would have alone
         start = null_model(self.problem, self.problem.start(total), self.data)
         self.bound = Bound(penalty, self.problem.penalised(len(start.z)))
         rule.suits(self.bound)

@@ -410,6 +410,7 @@ EXAMPLES = [HessianAverage(batch=20), HessianAverage(min_fresh=3, max_staleness=
 
 HEDGING = [
     ProgressiveHedging(rho=3.0),
+    ProgressiveHedging(balance=True),
     ProgressiveHedging(rho=3.0, relaxation=1.5),
     APH(rho=3.0),
     APH(rho=3.0, nu=1.5, gamma=2.0),

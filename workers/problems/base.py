@@ -23,7 +23,7 @@ CAPABILITIES = {
     "hessian_of": "hessian_of(data, curvature, coordinates) -> (k, k), the Hessian of these coordinates of z alone",
     "hessian_diagonal": "hessian_diagonal(data, curvature) -> (p,)",
     "prox": "prox(data, centre, rho) -> argmin_x f(x) + rho/2·‖x − centre‖², (p,), and f there (0 if not known)",
-    "share": "share(data) -> Share(coordinates (k,), weight (k,)): those of z that the chunk's f depends on, and how "
+    "knows": "knows(data) -> Share(coordinates (k,), weight (k,)): those of z that the chunk's f depends on, and how "
     "much it counts in the mean of each; prox is then called with rho·weight, (p,)",
     "null": "null(data, z) -> Null(value, gradient, hessian) in the free coordinates, the others of z being 0",
     "line": "line(data, z, step, ts) -> (len(ts),) values at z + t·step",

@@ -12,6 +12,7 @@ import paramserver as ps
 from paramserver.errors import BadData, InvalidInput
 from paramserver.examples import extensive_form, farmer, inventory
 from paramserver.testing import check_problem
+from paramserver.workers.problems.stochastic import highs, interior
 from paramserver.workers.problems.stochastic.program import Program
 from paramserver.workers.problems.stochastic.tree import Tree
 
@@ -148,6 +149,44 @@ def test_a_curved_scenario():
     best = np.linalg.solve(kkt, [1.0 + 4.0 * 3.0, 0.0, 1.0])[:2]
     np.testing.assert_allclose(x, best[:1], atol=1e-7)
     assert value == pytest.approx(0.5 * best @ Q @ best - best[0], abs=1e-6)
+
+
+def random_program(seed, n=12, m=7):
+    """Equations, inequalities of one side and both, rows without; free, boxed and fixed columns; Q of low rank."""
+    rng = np.random.default_rng(seed)
+    A, x = rng.standard_normal((m, n)), rng.random(n)
+    slack, root = rng.random((2, m)), rng.standard_normal((2, n))
+    low, high = A @ x - slack[0] * [0, 0, 1, 1, 1, 0, 1], A @ x + slack[1] * [0, 0, 1, 1, 1, 0, 1]
+    low[3], high[4], low[6], high[6] = -np.inf, np.inf, -np.inf, np.inf
+    lower, upper = np.zeros(n), np.full(n, np.inf)
+    lower[0], lower[1], upper[1], lower[2], upper[2] = -np.inf, x[1], x[1], -1.0, 2.0
+    return ps.Scenario(
+        c=rng.standard_normal(n) + 2.0, A=A, row_lower=low, row_upper=high, lower=lower, upper=upper, Q=root.T @ root,
+        probability=1, nodes={"root": [0, 1, 2, 3]},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_interior_point_method_agrees_with_highs(seed):
+    data = Program([random_program(seed)])
+    bend = np.zeros(12)
+    bend[:4] = 2.0
+    c = data.form.c - bend * np.arange(12)
+    H = data.form.Q + np.diag(bend)
+    x, y = interior.minimise(data.form, c, csc_array(H)), highs.Model(data.form).solve(data, c, bend)
+    assert data.form.lower[1] == x[1] == data.form.upper[1]
+    np.testing.assert_allclose(x[:4], y[:4], atol=1e-5)
+    assert c @ x + 0.5 * x @ H @ x == pytest.approx(c @ y + 0.5 * y @ H @ y, rel=1e-7)
+
+
+@pytest.mark.parametrize("what", ["LARGE", "PATIENCE"])
+def test_it_takes_over_where_a_program_is_large_or_highs_does_not_end(what, monkeypatch):
+    asked = []
+    monkeypatch.setattr(highs, what, 0)
+    monkeypatch.setattr(highs, "minimise", lambda *args: asked.append(1) or interior.minimise(*args))
+    result = solve(farmer.scenarios(), tol=1e-2)
+    assert result.objective == pytest.approx(-108_390, rel=1e-3)
+    assert len(asked) >= result.n_pushes - 3  # all but the first, which are linear
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,12 @@ from scipy import sparse
 
 from paramserver.errors import BadData, InvalidInput, StepFailed
 from paramserver.messages import Array
+from paramserver.workers.problems.stochastic.interior import minimise
 from paramserver.workers.problems.stochastic.program import Form, Program
 
 OPTIONS = {"output_flag": False, "threads": 1, "qp_regularization_value": 0.0}
+PATIENCE = 100  #: iterations of its active set method a row or column; more are a sign of cycling
+LARGE = 500  #: rows and columns, from where an interior point method is faster
 
 
 def highspy() -> Any:
@@ -27,54 +30,75 @@ def highspy() -> Any:
 
 
 class Model:
-    """One program in HiGHS; each solve begins where the last one ended."""
+    """One program in HiGHS; each solve begins where the last one ended.
+
+    Where costs are curved and the program is large, an interior point method is asked first, and where HiGHS
+    does not come to an end.
+    """
 
     def __init__(self, form: Form) -> None:
         self.form, self.highs, self.of = form, highspy(), highspy()._core._Highs()
         for name, value in OPTIONS.items():
             self.of.setOptionValue(name, value)
+        self.size = sum(form.A.shape)
+        self.of.setOptionValue("qp_iteration_limit", PATIENCE * self.size)
         self.of.passModel(_linear(self.highs, form))
         self.all = np.arange(len(form.c), dtype=np.int32)
-        self.bent = np.zeros(0)  #: what was added to Q's diagonal
-        self._bend(np.zeros(len(form.c)))
+        self.bent: Array | None = None  #: what was added to Q's diagonal
+        self.curve: Any = None  #: Q with that
 
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of a chunk's data begins without."""
         return None
 
     def solve(self, program: Program, c: Array, bend: Array) -> Array:
-        """argmin (c)ᵀx + ½xᵀ(Q + diag(bend))x, (n,).
+        """argmin cᵀx + ½xᵀ(Q + diag(bend))x, (n,).
 
         Raises
         ------
         BadData
             There is no feasible x, or no lowest value.
+        StepFailed
+            Nothing solves it.
         """
         self._bend(bend)
+        curved = self.curve.nnz > 0
+        x = minimise(self.form, c, self.curve) if curved and self.size > LARGE else None
+        if x is not None:
+            return x
+        status = self._run(c)
+        if status == self.highs.HighsModelStatus.kOptimal:
+            return np.array(self.of.getSolution().col_value)
+        self._refuse(program, status)
+        self.of.clearSolver()
+        x = minimise(self.form, c, self.curve) if curved and self.size <= LARGE else None
+        if x is None:
+            raise StepFailed(f"{program}: HiGHS ended with {self.of.modelStatusToString(status)!r}")
+        return x
+
+    def _run(self, c: Array) -> Any:
         self.of.changeColsCost(len(c), self.all, c)
         self.of.run()
-        status, known = self.of.getModelStatus(), self.highs.HighsModelStatus
-        if status == known.kUnboundedOrInfeasible:
-            self.of.setOptionValue("presolve", "off")
+        if self.of.getModelStatus() == self.highs.HighsModelStatus.kUnboundedOrInfeasible:
+            self.of.setOptionValue("presolve", "off")  # it tells which
             self.of.run()
-            status = self.of.getModelStatus()
+        return self.of.getModelStatus()
+
+    def _refuse(self, program: Program, status: Any) -> None:
+        known = self.highs.HighsModelStatus
         if status == known.kInfeasible:
             raise BadData(f"{program}: infeasible, no x is within all bounds of rows and columns")
         if status == known.kUnbounded:
             raise BadData(f"{program}: unbounded, its cost falls without end: give its columns bounds")
-        if status != known.kOptimal:
-            raise StepFailed(f"{program}: HiGHS ended with {self.of.modelStatusToString(status)!r}")
-        return np.array(self.of.getSolution().col_value)
 
     def _bend(self, bend: Array) -> None:
-        if np.array_equal(bend, self.bent):
+        if self.bent is not None and np.array_equal(bend, self.bent):
             return
-        self.bent = bend.copy()
-        whole = sparse.diags_array(bend) if self.form.Q is None else self.form.Q + sparse.diags_array(bend)
-        lower = sparse.tril(whole, format="csc")
-        lower.eliminate_zeros()
-        if lower.nnz:
-            self.of.passHessian(_hessian(self.highs, lower))
+        diagonal, Q = sparse.diags_array(bend, format="csc"), self.form.Q
+        self.bent, self.curve = bend.copy(), diagonal if Q is None else (Q + diagonal).tocsc()
+        self.curve.eliminate_zeros()
+        if self.curve.nnz:
+            self.of.passHessian(_hessian(self.highs, sparse.tril(self.curve, format="csc")))
 
 
 def _linear(highs: Any, form: Form) -> Any:

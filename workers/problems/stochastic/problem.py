@@ -34,10 +34,10 @@ class StochasticProgram(Problem):
     A fit starts from what the scenarios would decide if each knew that it comes (wait and see), on average;
     a scenario that is infeasible or unbounded by itself is refused then. Nothing but residuals ends a run:
     `Result.certificate` is "residual". `Result.objective` is the expected cost at z as the last answers
-    tell it, linear in z about the scenarios' own decisions.
+    tell it, linear in z about the scenarios' own decisions, and so never above it.
 
-    HiGHS solves quadratic programs by an active set method that is fast up to some hundred columns and rows
-    and may take minutes with thousands that are dense.
+    HiGHS solves quadratic programs by an active set method, the faster one up to some hundred rows and columns;
+    larger ones are solved by an interior point method of our own, which begins anew each time.
     """
 
     tree: Tree | None = field(default=None, repr=False)
@@ -93,7 +93,7 @@ class StochasticProgram(Problem):
 
     # -- one chunk -------------------------------------------------------------------------------
 
-    def share(self, data: Program) -> Share:
+    def knows(self, data: Program) -> Share:
         """The decisions on these scenarios' paths, and how likely it is to come by."""
         return Share(self._whole().index(data.nodes), data.weight)
 
@@ -102,7 +102,7 @@ class StochasticProgram(Problem):
 
         ``rho`` is a number or (p,). Where no scenario comes by, x is the centre.
         """
-        index, P = self.share(data).coordinates, data.probability
+        index, P = self.knows(data).coordinates, data.probability
         bend, c = np.zeros(data.n), data.form.c.copy()
         k = len(index)
         bend[:k] = np.broadcast_to(rho, centre.shape)[index] / P
