@@ -146,11 +146,12 @@ class ADMM(Consensus):
     def absorb(self, state: ADMMState, chunk: int, old: Fields | None, new: Fields) -> Absorbed:
         if old is not None:  # M_i is the same for the whole run
             state.c += times(old["M"], new["w"] - old["w"])
-            return Absorbed(state, {**new, "M": old["M"], "first": old["first"]})
+            return Absorbed(state, {**new, "M": old["M"], "first": old["first"], "pull": old["pull"]})
         state.B += new["M"]
         state.c += times(new["M"], new["w"] - state.ref)
         state.rows_seen += new["rows"]
-        return Absorbed(state, {"first": float(np.linalg.norm(new["x"] - state.ref)), **new})
+        first, pull = float(np.linalg.norm(new["x"] - state.ref)), float(np.linalg.norm(new["y"]))
+        return Absorbed(state, {"first": first, "pull": pull, **new})
 
     def consensus(self, state: ADMMState, penalty: Bound, z: Array) -> tuple[Array, ADMMState]:
         if state.rows_seen <= 0:
@@ -209,10 +210,10 @@ class ADMM(Consensus):
         primal, dual = float(np.sqrt(state.rho * apart)), float(np.linalg.norm(off))
         if self.metric != "identity":
             return Residuals(estimate, primal, dual)
-        return Residuals(estimate, primal, dual, _relative(list(slots.values()), z, np.sqrt(apart), dual, state.rho))
+        return Residuals(estimate, primal, dual, _relative(list(slots.values()), z, np.sqrt(apart), dual))
 
 
-def _relative(slots: list[Fields], z: Array, primal: float, dual: float, rho: float) -> float:
+def _relative(slots: list[Fields], z: Array, primal: float, dual: float) -> float:
     """Residuals over their scales, max(‖x‖, ‖z‖) and Σ‖y_i‖ (Boyd et al. 2011, 3.3.1), or the first step's.
 
     The latter where those go to zero themselves: chunks of one minimiser leave no dual.
@@ -220,7 +221,8 @@ def _relative(slots: list[Fields], z: Array, primal: float, dual: float, rho: fl
     x = np.sqrt(sum(float(slot["x"] @ slot["x"]) for slot in slots))
     first = np.sqrt(sum(slot["first"] ** 2 for slot in slots))
     y = sum(float(np.linalg.norm(slot["y"])) for slot in slots)
-    scales = max(x, np.sqrt(len(slots)) * np.linalg.norm(z), first), max(y, rho * sum(slot["first"] for slot in slots))
+    # Of the first step as it was: a rho that has grown since makes no residual small.
+    scales = max(x, np.sqrt(len(slots)) * np.linalg.norm(z), first), max(y, sum(slot["pull"] for slot in slots))
     pairs = zip((primal, dual), scales, strict=True)
     return float(max(0.0 if residual == 0 else residual / scale if scale else np.inf for residual, scale in pairs))
 

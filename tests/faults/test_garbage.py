@@ -75,7 +75,7 @@ async def send(client: Any, handle: Handle, method: str, packed: Any) -> dict[st
 def test_a_server_is_sent_garbage(own: Processes, client: Any) -> None:
     own.add("a", "b")
     own.wait_for(client, "a", "b")
-    run = launch(client, Slow(delay=0.02), keep=True)
+    run = launch(client, Slow(delay=0.1), keep=True)
     under_way(run, 5)
     handle = Handle(*client.sync(ask_supervisor, client, "find", name=run.name)["handle"])
     ours = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -122,17 +124,18 @@ def test_a_new_rho_keeps_the_duals():
     np.testing.assert_allclose(hand.z, CURVES @ CENTRES / CURVES.sum(), rtol=1e-6)
 
 
-def test_a_large_rho_does_not_make_a_residual_small():
+@pytest.mark.parametrize("make", [ps.ProgressiveHedging, partial(ps.ADMM, metric="identity")])
+def test_a_large_rho_does_not_make_a_residual_small(make):
     """It holds every x_i at z, wherever that is."""
-    hand = Rounds(ps.ProgressiveHedging(rho=2.0), np.array([30.0, 30.0]))
+    hand = Rounds(make(rho=2.0), np.array([30.0, 30.0]))
     hand.round()
-    rule = ps.ProgressiveHedging(rho=1e6)
+    rule = make(rho=1e6)
     hand.state, hand.rule = rule.update(hand.state, hand.rule, hand.slots, hand.z), rule
     for _ in range(3):
         hand.round()
     left = rule.residuals(hand.state, hand.slots, hand.bound, hand.z)
     assert np.abs(hand.z - CURVES @ CENTRES / CURVES.sum()).max() > 1.0
-    assert left.primal < 1e-3
+    assert left.primal < 0.1
     assert left.relative > 1e-2
 
 
