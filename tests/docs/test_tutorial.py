@@ -191,7 +191,7 @@ ROWS = {
 def test_the_page_has_every_rule_as_it_is(name: str) -> None:
     rule, row = RULES[name](), ROWS[name]
     assert row[1] == f"`{type(rule).__name__}`"
-    assert set(rule.needs) <= set(re.findall(r"`(\w+)`", row[2])) <= set(rule.needs) | {"prox"}
+    assert set(rule.needs) <= set(re.findall(r"`(\w+)`", row[2])) <= set(rule.needs) | {"prox", "knows"}
     assert row[5].startswith("exact" if rule.exact else "floor")
     shapes = [shape for field, shape in rule.shapes.items() if field not in rule.optional - {"e"}]
     always = {"p": shapes.count(("p",)), "k": shapes.count(("*",)), "1": shapes.count(())}
