@@ -43,6 +43,7 @@ With a perfect division of the work the slowdown would be 1.71.
 {indented(str(whole))}
 
 ![gap against time and pushes](rules-gap.png)
+![primal and dual residuals](rules-residuals.png)
 ![what each worker did](rules-tasks.png)"""
 
 
