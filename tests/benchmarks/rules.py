@@ -52,13 +52,13 @@ def simulated() -> str:
     X, y = logistic_data(50_000, 20)
     found = ps.compare(
         (*NEAR, *OTHERS), ps.Logistic(), X, y, penalty=ps.L2(1.0), accuracy=ACCURACY,
-        simulate="workers=64,slow=8x1", chunks=256, limit=300.0,
+        simulate="workers=64,slow=8x1", chunks=256, limit=150.0,
     )  # fmt: skip
     return f"""## Rules compared: 64 workers in virtual time, one of them eight times slower
 
     python -m tests.benchmarks.rules simulated
 
-Logistic regression, rows alike; no run was longer than 300 passes over a chunk.
+Logistic regression, rows alike; no run was longer than 150 passes over a chunk.
 
 {indented(str(found))}"""
 
