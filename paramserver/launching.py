@@ -170,7 +170,7 @@ def start(
     at_hand.check_one(given.offset, given.exposure)
     _check_plugins(problem, rule, penalty)
     _check_sizes(problem, given, penalty, settings.get("z0"))
-    if settings["checkpoint"] is not None:
+    if settings.get("checkpoint") is not None:
         check_storable(rule, penalty)
     if chunks is not None and not (isinstance(chunks, (int, np.integer)) and chunks >= 1):
         raise InvalidInput(f"chunks must be None or a whole number ≥ 1, got {chunks!r}")

@@ -11,6 +11,7 @@ from paramserver.cli.report import Live
 from paramserver.errors import InvalidInput
 
 RULES = "newton,admm,prox_gradient,fedavg,easgd,sgd"
+CHUNKS = 32  #: that the flights are cut into: fine ones are handed on sooner where a worker is slow
 LIMIT = 20.0  #: seconds a run, where rules are not exact and would go on
 
 
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
     add_scheduler(parser, required=False)
     parser.add_argument("--workers", type=clusters.positive, help="of the LocalCluster (default: one a core)")
     model.add_objective(parser)
-    parser.add_argument("--chunks", type=clusters.positive, help="chunks (default: 16 of the flights; 64 simulated)")
+    parser.add_argument("--chunks", type=clusters.positive, help="chunks (default: 32 of the flights; 64 simulated)")
     article.add(parser.add_argument_group("of the article alone"))
     parser.add_argument("--plot", metavar="DIR", help="draw pictures into this directory")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -71,7 +72,7 @@ def _compared(args: argparse.Namespace) -> Any:
     if args.accuracy is not None:
         settings["accuracy"] = _accuracies(args.accuracy)
     problem, times = model.problem(args), _times(args.straggler)
-    read, _ = data.load(args.data, columns, args.chunks or data.CHUNKS, expand=not args.no_expand)
+    read, _ = data.load(args.data, columns, args.chunks or CHUNKS, expand=not args.no_expand)
     if args.simulate is None:
         settings |= {"straggler": times, "limit": args.limit or LIMIT}
         with clusters.reached(args, None, Live()) as place, place.client.as_current():
