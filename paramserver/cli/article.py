@@ -10,6 +10,10 @@ from paramserver.cli.common import print_json
 from paramserver.errors import InvalidInput
 
 OWN = ("rows", "seeds", "cache")
+FIXED = (
+    "rules", "simulate", "straggler", "accuracy", "limit", "repeats", "chunks", "y", "sample_weight", "offset",
+    "exposure", "problem", "penalty", "alpha", "l1_ratio", "scheduler", "scheduler_file", "workers",
+)  # fmt: skip
 
 
 def add(group: Any) -> None:
@@ -30,9 +34,10 @@ def run(args: argparse.Namespace) -> int:
     """Reproduce, draw, print."""
     from paramserver.comparison.article import experiment
 
-    for name in ("rules", "simulate", "straggler", "accuracy", "limit", "repeats", "y", "chunks", "problem", "penalty"):
-        if getattr(args, name) is not None:
-            raise InvalidInput(f"the article's data, rules and constants are its own: leave --{name} out")
+    for name in FIXED:
+        if getattr(args, name, None) is not None:
+            option = "target" if name == "y" else name.replace("_", "-")
+            raise InvalidInput(f"the article's data, rules and constants are its own: leave --{option} out")
     settings = {name: getattr(args, name) for name in OWN if getattr(args, name) is not None}
     found = experiment(**settings, say=lambda text: print(text, file=sys.stderr, flush=True))
     if args.plot:

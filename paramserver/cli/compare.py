@@ -71,10 +71,12 @@ def _compared(args: argparse.Namespace) -> Any:
     settings: dict[str, Any] = {"penalty": model.penalty(args), "repeats": args.repeats or 1, "chunks": args.chunks}
     if args.accuracy is not None:
         settings["accuracy"] = _accuracies(args.accuracy)
+    if args.limit is not None and not args.limit > 0:
+        raise InvalidInput(f"--limit must be a number > 0, got {args.limit:g}")
     problem, times = model.problem(args), _times(args.straggler)
     read, _ = data.load(args.data, columns, args.chunks or CHUNKS, expand=not args.no_expand)
     if args.simulate is None:
-        settings |= {"straggler": times, "limit": args.limit or LIMIT}
+        settings |= {"straggler": times, "limit": LIMIT if args.limit is None else args.limit}
         with clusters.reached(args, None, Live()) as place, place.client.as_current():
             return compare(rules, problem, **read(), client=place.client, **settings)
     if args.straggler or args.scheduler or args.scheduler_file or args.workers:
@@ -87,9 +89,12 @@ def _compared(args: argparse.Namespace) -> Any:
 
 def _accuracies(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise InvalidInput(f"--accuracy must be numbers such as 1e-4,1e-6, got {text!r}") from None
+        values = []
+    if not values or not all(0 < value < 1 for value in values):
+        raise InvalidInput(f"--accuracy must be numbers in (0, 1) such as 1e-4,1e-6, got {text!r}")
+    return values
 
 
 def _times(text: str | None) -> float:

@@ -14,7 +14,7 @@ from paramserver.comparison.network import network
 from paramserver.comparison.places import OnCluster, Place, Ran, Simulated
 from paramserver.comparison.report import Comparison, Fitted
 from paramserver.consensus import Consensus, named
-from paramserver.errors import InvalidInput, RunFailed
+from paramserver.errors import InvalidInput, NoScheduler, ParamServerError
 from paramserver.messages import Array
 from paramserver.penalties import NoPenalty, Penalty
 from paramserver.workers.chunks import Given
@@ -101,6 +101,8 @@ def compare(
         raise InvalidInput(f"repeats must be a whole number ≥ 1, got {repeats!r}")
     if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
         raise InvalidInput(f"limit must be None or a number > 0, got {limit!r}")
+    if chunks is not None and not (isinstance(chunks, int) and chunks >= 1):
+        raise InvalidInput(f"chunks must be None or a whole number ≥ 1, got {chunks!r}")
     given, penalty = Given(X, y, sample_weight, offset, exposure), penalty or NoPenalty()
     place, slow = _place(problem, given, penalty, chunks, client, simulate, straggler, seed)
     series = _Series(place, accuracies, LIMITS[place.unit] if limit is None else limit)
@@ -122,7 +124,7 @@ def _rules(rules: Any) -> dict[str, Consensus]:
         rules = made
     if not rules:
         raise InvalidInput('rules is empty: pass names or Consensus objects, for instance ["newton", "admm"]')
-    return {label: named(rule) for label, rule in rules.items()}
+    return {str(label): named(rule) for label, rule in rules.items()}
 
 
 def _accuracies(accuracy: Any) -> tuple[float, ...]:
@@ -177,7 +179,7 @@ class _Series:
         done = [self._one(label, rules[label], slow) for label, slow in turns]
         ends = [one.ran.result.trace.z[-1] for one in done if one.ran is not None and one.ran.result.trace is not None]
         if ends:
-            self.best = min(self.best, float(np.min(self.place.objective(ends))))
+            self.best = min(self.best, float(np.nanmin([self.best, *self.place.objective(ends)])))
         for label in rules:
             for slow in forms:
                 self.fitted.append(self._fitted([one for one in done if (one.label, one.slow) == (label, slow)]))
@@ -192,11 +194,14 @@ class _Series:
     def _one(self, label: str, rule: Consensus, slow: bool) -> _Done:
         try:
             return _Done(label, rule, slow, self.place.run(rule, min(self.accuracies), slow, self.limit))
-        except (InvalidInput, RunFailed) as error:
+        except NoScheduler:
+            raise
+        except ParamServerError as error:
             return _Done(label, rule, slow, None, str(error).partition("\n")[0])
 
     def _gaps(self, zs: Sequence[Array]) -> Array:
-        out: Array = (self.place.objective(zs) - self.best) / self.null
+        scale = abs(self.null) if np.isfinite(self.null) and self.null else 1.0  # as of the runs' tol
+        out: Array = (self.place.objective(zs) - self.best) / scale
         return out
 
     def _fitted(self, runs: list[_Done]) -> Fitted:
@@ -212,7 +217,8 @@ class _Series:
             for k, one in enumerate(ran)
             if one.result.trace is not None
         ]
-        reached = {a: _median([found.reached(a) for found in curves]) for a in self.accuracies}
+        failed: list[Reached | None] = [None] * (len(runs) - len(ran))
+        reached = {a: _median([found.reached(a) for found in curves] + failed) for a in self.accuracies}
         result, zero, trace = ran[0].result, ran[0].zero, ran[0].result.trace
         assert trace is not None
         residuals = trace.residuals[:, [0, 1, 3, 4]] - [zero, 0.0, 0.0, 0.0]

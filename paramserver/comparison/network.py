@@ -21,6 +21,8 @@ WORKERS = 8
 def network(simulate: Any) -> Network:
     """The network that a dict, text such as "workers=64,slow=8x1" or a `Network` stands for."""
     if isinstance(simulate, Network):
+        if not simulate.speeds:
+            raise InvalidInput("the network has no workers: Network(speeds=(1, 1, 8)) has three")
         return simulate
     settings = _read(simulate) if isinstance(simulate, str) else simulate
     if not isinstance(settings, Mapping):
@@ -70,8 +72,8 @@ def _number(name: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise InvalidInput(f"{name} must be a number, got {value!r}; {ALLOWED}") from None
-    if not number >= 0:
-        raise InvalidInput(f"{name} must be ≥ 0, got {value!r}")
+    if not number >= 0 or (name in ("copies", "workers", "slow") and number == float("inf")):
+        raise InvalidInput(f"{name} must be a finite number ≥ 0, got {value!r}")
     return int(number) if name == "copies" else number
 
 

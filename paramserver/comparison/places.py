@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
@@ -13,12 +14,14 @@ from distributed import futures_of, wait
 from paramserver.comparison.network import even
 from paramserver.comparison.straggler import slowed
 from paramserver.consensus import Consensus
-from paramserver.errors import BadData, ParamServerError
+from paramserver.environment import prepare
+from paramserver.errors import BadData, CallTimeout, InvalidInput, ParamServerError, StepFailed
 from paramserver.launching import client_of, forget, start
 from paramserver.messages import Array
 from paramserver.penalties import Bound, Penalty
-from paramserver.simulator import Network, prepared, simulate
+from paramserver.simulator import Network, Simulation, prepared, simulate
 from paramserver.views import Result
+from paramserver.workers import at_hand
 from paramserver.workers import chunks as chunking
 from paramserver.workers.problems.base import Problem
 
@@ -82,13 +85,17 @@ class Simulated:
         self.n_chunks, self.rows = len(self._data), self._whole.rows
 
     def run(self, rule: Consensus, tol: float, slow: bool, limit: float) -> Ran:
+        with _as_on_a_cluster(rule):
+            found = self._simulated(rule, tol, slow, limit)
+        return Ran(found.result, 0.0)
+
+    def _simulated(self, rule: Consensus, tol: float, slow: bool, limit: float) -> Simulation:
         given = self._given
-        found = simulate(
+        return simulate(
             self._problem, given.X, given.y, sample_weight=given.sample_weight, offset=given.offset,
             exposure=given.exposure, chunks=self._chunks, penalty=self._penalty, consensus=rule, tol=tol,
             network=self._net if slow else even(self._net), seed=self._seed, limit=limit, trace=True,
         )  # fmt: skip
-        return Ran(found.result, 0.0)
 
     def objective(self, zs: Sequence[Array]) -> Array:
         losses: Array = np.sum([values(self._whole.problem, data, zs) for data in self._data], axis=0)
@@ -104,14 +111,17 @@ class OnCluster:
         self, problem: Problem, given: chunking.Given, penalty: Penalty, chunks: int | None, client: Any, times: float
     ) -> None:
         self._problem, self._penalty, self._client = problem, penalty, client_of(client)
-        workers = list(self._client.scheduler_info(n_workers=-1)["workers"].values())
-        self.workers = len(workers)
-        self._slow = slowed(problem, times, _last(self._client)) if times and workers else problem
-        threads = sum(worker["nthreads"] for worker in workers)
+        if self._client.asynchronous:
+            raise InvalidInput("compare needs a synchronous client: Client(address), not an asynchronous one")
+        at_hand.check_one(given.offset, given.exposure)
+        if len(getattr(given.X, "shape", ())) == 2:
+            problem.check_given(given.y)
+        threads = self._client.sync(prepare, self._client)
         made = chunking.make(self._client, problem, given, chunks or chunking.default(given.X, threads))
         futures = {future.key: future for future in futures_of(made.held)}
-        with self._client.as_current():
-            wait(list(futures.values()), timeout=LOADING)
+        self._waited(list(futures.values()))
+        self.workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+        self._slow = slowed(problem, times, _last(self._client)) if times else problem
         self._chunks = [tuple(None if key is None else futures[key] for key in keys) for keys in made.keys]
         self._whole = Objective(problem, penalty, self._on_chunks(_survey, problem))
         self.n_chunks, self.rows = len(self._chunks), self._whole.rows
@@ -141,8 +151,27 @@ class OnCluster:
 
     def _on_chunks(self, function: Any, *args: Any) -> list[Any]:
         tasks = [self._client.submit(function, *args, *parts, pure=False) for parts in self._chunks]
+        self._waited(tasks)
         found: list[Any] = self._client.gather(tasks)
         return found
+
+    def _waited(self, futures: list[Any]) -> None:
+        try:
+            with self._client.as_current():
+                wait(futures, timeout=LOADING)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise CallTimeout(f"chunks were not read within {LOADING:g} s: are there still workers?") from None
+
+
+@contextlib.contextmanager
+def _as_on_a_cluster(rule: Consensus) -> Iterator[None]:
+    """Whatever a step raises is the run's end, and ours to say."""
+    try:
+        yield
+    except ParamServerError:
+        raise
+    except Exception as error:
+        raise StepFailed.of(type(rule).__name__, error) from error
 
 
 def _last(client: Any) -> str:

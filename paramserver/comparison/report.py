@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paramserver.comparison.curves import Curve, Reached
+from paramserver.errors import InvalidInput
 from paramserver.messages import Array
 from paramserver.trace import Step
 
@@ -86,7 +87,11 @@ class Comparison:
 
     def run(self, label: str, slow: bool = False) -> Fitted:
         """A rule's run."""
-        return next(run for run in self.runs if (run.label, run.slow) == (label, slow))
+        found = next((run for run in self.runs if (run.label, run.slow) == (label, slow)), None)
+        if found is None:
+            how = "with the straggler" if slow else "without a straggler"
+            raise InvalidInput(f"there is no run of {label!r} {how}; compared were {', '.join(self.labels)}")
+        return found
 
     @property
     def labels(self) -> list[str]:

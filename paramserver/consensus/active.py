@@ -54,6 +54,7 @@ class ActiveNewton(AnchoredNewton):
         "x": ("*",), "f": (), "g": ("p",), "H": ("*", "*"), "h": ("*",), "d": ("p",),
     }  # fmt: skip
     optional: ClassVar[frozenset[str]] = frozenset({"H", "h", "d"})
+    accumulates: ClassVar[bool] = True  # where Hessians stay on the workers
     needs: ClassVar[tuple[str, ...]] = ("evaluate", "curvature", "hessian_of", "hessian_diagonal", "dual")
 
     def suits(self, penalty: Bound) -> None:

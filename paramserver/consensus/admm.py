@@ -34,7 +34,7 @@ class ADMMState:
     rho: float
     rows: float
     rows_seen: float
-    before: Array  #: z a sweep ago
+    before: Array | None = None  #: z a sweep ago; not known when a run begins, or is taken up again
     changes: int = 0  #: of rho
 
 
@@ -103,7 +103,7 @@ class ADMM(Consensus):
     def init(self, setup: Setup) -> ADMMState:
         p = setup.p
         B = np.zeros((p, p) if self.metric == "hessian" else p)
-        return ADMMState(setup.start.z, B, np.zeros(p), self.rho, float(setup.rows), 0.0, setup.z)
+        return ADMMState(setup.start.z, B, np.zeros(p), self.rho, float(setup.rows), 0.0)
 
     # -- the worker ------------------------------------------------------------------------------
 
@@ -183,10 +183,10 @@ class ADMM(Consensus):
         self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array
     ) -> tuple[Consensus, ADMMState]:
         """√(r/s) times rho, for the relative residuals r = ‖x − z‖/max(‖x‖, ‖z‖) and s = ‖z − z_before‖/‖u‖."""
-        moved, state = z - state.before, replace(state, before=z)
-        if not self.balance or state.changes >= CHANGES:
+        before, state = state.before, replace(state, before=z)
+        if before is None or not self.balance or state.changes >= CHANGES:
             return self, state
-        far = z - state.ref
+        moved, far = z - before, z - state.ref
         apart, x, u = (
             sum(_square(slot["M"], slot[name] - centre) for slot in slots.values())
             for name, centre in (("x", z), ("x", state.ref), ("w", z))

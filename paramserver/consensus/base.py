@@ -105,6 +105,8 @@ class Consensus(ABC):
     #: Pushes made with a state that was lost since may be absorbed by an older one: each is whole, or whole but for
     #: what the slot keeps, and says by itself where it was made. Else what is not in a checkpoint is computed again.
     replays: ClassVar[bool] = False
+    #: Whole pushes may carry differences too, which count once: what they were made from stays on the workers.
+    accumulates: ClassVar[bool] = False
     #: Converges to the optimum (else it has a `floor`).
     exact: ClassVar[bool] = True
     #: A verification's exact answers replace the slots: the next z is a full Newton step.

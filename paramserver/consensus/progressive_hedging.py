@@ -42,7 +42,7 @@ class HedgingState:
     rho: float
     rows: float
     rows_seen: float
-    before: Array  #: z a sweep ago
+    before: Array | None = None  #: z a sweep ago; not known when a run begins, or is taken up again
     changes: int = 0  #: of rho
 
 
@@ -79,7 +79,7 @@ class ProgressiveHedging(Hedging):
 
     def init(self, setup: Setup) -> HedgingState:
         zeros = np.zeros(setup.p)
-        return HedgingState(setup.start.z, zeros, zeros.copy(), self.rho, float(setup.rows), 0.0, setup.z)
+        return HedgingState(setup.start.z, zeros, zeros.copy(), self.rho, float(setup.rows), 0.0)
 
     # -- the worker ------------------------------------------------------------------------------
 
@@ -135,10 +135,10 @@ class ProgressiveHedging(Hedging):
         self, state: HedgingState, slots: Mapping[int, Fields], penalty: Bound, z: Array
     ) -> tuple[Consensus, HedgingState]:
         """√(r/s) times rho, for the relative residuals r = ‖x − z‖/max(‖x‖, ‖z‖) and s = ‖z − z_before‖/‖u‖."""
-        moved, state = z - state.before, replace(state, before=z)
-        if not self.balance or state.changes >= CHANGES:
+        before, state = state.before, replace(state, before=z)
+        if before is None or not self.balance or state.changes >= CHANGES:
             return self, state
-        far = z - state.ref
+        moved, far = z - before, z - state.ref
         apart, x, u = (
             sum(square(slot, slot[name] - about[at(slot)]) for slot in slots.values())
             for name, about in (("x", z), ("x", state.ref), ("w", z))

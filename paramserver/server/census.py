@@ -201,7 +201,8 @@ class Census:
         if survey[1] != base[1]:
             return f"it has {int(survey[1])} columns where the run has {int(base[1])}"
         try:
-            more, p = self._size(self.params.spec.problem.merge(base, survey)), self._size(base)
+            p = self._size(base) if self.params.z is None else len(self.params.z)
+            more = self._size(self.params.spec.problem.merge(base, survey))
         except Exception as error:  # the problem's own words; a chunk that it cannot merge is one it cannot use
             return str(error)
         return "" if more == p else f"z would have {more} entries with it where the run's has {p} (a new class?)"

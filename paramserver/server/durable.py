@@ -46,6 +46,7 @@ class Durable:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._status = "running"  #: of the worker, when it was last looked at
         self._number = 0
+        self._tried = False  #: whether the rule's state can be stored
         self._had = self._own()
         self._drained: dict[str, Any] | None = None
 
@@ -57,7 +58,8 @@ class Durable:
         self._heed(self.server.worker.status.name)
         if self.superseded or self.server.core.params.z is None or now < min(self._next, self._next_save):
             return
-        if self.store is not None and self._number == 0:
+        if self.store is not None and not self._tried:
+            self._tried = True
             self._try(now)
         if now >= self._next and self._idle("keep") and self._news() != self._kept:
             self._start("keep", self._keep(*self._anchor()))

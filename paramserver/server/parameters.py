@@ -261,7 +261,7 @@ class Parameters:
             part = self.problem.start(survey)
         except BadData:  # of one class, say
             return False
-        return bool(abs(part.objective / int(survey[0]) - null) <= ALIKE * null)
+        return bool(abs(part.objective / int(survey[0]) - null) <= ALIKE * abs(null))
 
     def _survey_of(self, seen: list[int]) -> Array:
         """Merged, from where it was left the last time: a push adds one chunk, of thousands maybe."""

@@ -15,20 +15,21 @@ STEPS = 20_000  #: kept
 
 
 class Thinned:
-    """The rows of a record that may become long: every so many, and the last."""
+    """The rows of a record that may become long: the first half of what is kept, every so many, and the last."""
 
     def __init__(self, kept: int) -> None:
         self.kept, self.rows, self._stride, self._seen = kept, [], 1, 0  # type: ignore[var-annotated]
+        self._head = kept // 2  #: rules that are soon done are not the only ones that begin
         self._last: Any = None
 
     def add(self, row: Any) -> None:
         """One more."""
         self._last = row
-        if self._seen % self._stride == 0:
+        if self._seen < self._head or (self._seen - self._head) % self._stride == 0:
             self.rows.append(row)
         self._seen += 1
         if len(self.rows) > 2 * self.kept:
-            self.rows = self.rows[::2]
+            self.rows = self.rows[: self._head] + self.rows[self._head :: 2]
             self._stride *= 2
 
     def all(self) -> list[Any]:
@@ -59,7 +60,7 @@ class Tracer:
         counts, (before, residuals) = (now, float(core.record.pushes)), self._seen
         if z is not None and version != before:
             if self._versions is None:
-                self._versions = Thinned(min(VERSIONS, max(BYTES // (16 * z.size), 50)))
+                self._versions = Thinned(min(VERSIONS, max(BYTES // (16 * z.size), 4)))
             self._versions.add((z, *counts, self._visits))
         if core.residuals is not residuals:
             self._residuals.add((*counts, *core.residuals[:3]))

@@ -27,7 +27,9 @@ NEAR = 5.0  #: times its floor another must come to
 LIMIT = 3e3  #: of virtual time
 CACHED = 1e-3  #: what a step may owe to what the steps before left in a chunk's memo, relatively
 REPLAYS = "a rule that says `replays` takes a push twice as once"
-REPLACES = "a whole push replaces the chunk's last: the same again changes nothing, or else `is_delta` says what it is"
+REPLACES = (
+    "a whole push replaces the chunk's last: the same again changes nothing, or else `is_delta` or `accumulates` say so"
+)
 NETWORKS = {
     "a straggler": Network(speeds=(1.0, 1.0, 5.0)),
     "deaths": Network(speeds=(1.0, 1.0, 1.0), copies=1, deaths=((0, 4.0, 30.0), (1, 15.0, np.inf))),
@@ -121,7 +123,8 @@ def _check_round(trial: Trial, state: Any, slots: dict[int, Fields], z: Array) -
     same(trial.consensus(copy.deepcopy(restored), z)[0], ends[1], "a restored state gives the same z")
     rebuilt = rule.rebuild(copy.deepcopy(after), frozen(new), frozen(z))
     same(trial.consensus(rebuilt, z)[0], ends[1], "sums rebuilt from the slots give the same z", 1e-7)
-    if rule.replays or (rule.exact and not slots and not rule.is_delta(pushes[0])):
+    replaces = rule.exact and not rule.accumulates and not slots and not rule.is_delta(pushes[0])
+    if rule.replays or replaces:
         twice = trial.absorb(copy.deepcopy(after), 0, new[0], pushes[0]).state
         same(trial.consensus(twice, z)[0], ends[1], REPLAYS if rule.replays else REPLACES, 1e-7)
     return restored, new

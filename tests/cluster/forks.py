@@ -18,13 +18,16 @@ class Forked:
     """A process, with the part of `subprocess.Popen` that the tests use."""
 
     def __init__(self, args: tuple[str, ...], folder: Path, log: Path, env: dict[str, str]) -> None:
-        before = dict(os.environ)
+        before = {name: os.environ.get(name) for name in env}
         os.environ.update(env)
         try:
             forkserver.ensure_running()  # BLAS reads the environment when it is imported
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
         self._process = FORKS.Process(target=work, args=(args, str(folder), str(log), env), daemon=True)
         self._process.start()
 

@@ -32,12 +32,12 @@ def test_two_rules_with_a_straggler(client: Client) -> None:
 
 def test_the_straggler_sleeps_and_the_others_do_not(client: Client) -> None:
     X, y = make_data(60_000, 20, seed=1)
-    found = ps.compare(["newton"], ps.Logistic(), X, y, accuracy=1e-6, client=client, straggler=5, chunks=8)
+    found = ps.compare(["newton"], ps.Logistic(), X, y, accuracy=1e-6, client=client, straggler=20, chunks=8)
     slow = max(client.scheduler_info(n_workers=-1)["workers"].items(), key=lambda item: str(item[1]["name"]))[0]
 
     def seconds(run, worker) -> float:
         took = [step.end - step.start for step in run.steps if (step.worker == worker, step.task) == (True, "survey")]
-        return float(np.median(took))
+        return min(took)  # whatever else the machine does only adds
 
     late = found.run("newton", slow=True)
     (other,) = {step.worker for step in late.steps} - {slow}

@@ -69,7 +69,7 @@ def test_a_stochastic_program_ends_where_it_should(own: Processes, client: Any, 
         assert result.objective == pytest.approx(exact.cost, rel=1e-4)
         return result
 
-    through_faults(own, client, launched, check, 0.005)
+    through_faults(own, client, launched, check, 0.015)
 
 
 def through_faults(
@@ -84,5 +84,6 @@ def through_faults(
     mine, others = names(own, client, under_way(run, 10))
     own.workers[others[0]].kill()
     under_way(run, 20)
+    assert not run.done()
     own.workers[mine].kill()
     assert check(run).version.epoch == 2

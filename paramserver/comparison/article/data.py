@@ -7,6 +7,7 @@ Rocklin & White (2017), "Asynchronous Optimization Algorithms with Dask": X (n, 
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,9 +81,14 @@ def cached(file: str, rows: int, columns: int, n_chunks: int, seed: int, say: Sa
     wanted = np.array([rows // n_chunks * n_chunks, columns, n_chunks, seed])
     if path.exists():
         return _read(path, wanted)
-    made = generate(rows, columns, n_chunks, seed, say)
-    with path.open("wb") as out:  # np.savez on a name would append .npz
-        np.savez(out, wanted=wanted, gram=made.gram, product=made.product, square=made.square)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as out:  # before anything takes long; np.savez on a name would append .npz
+            made = generate(rows, columns, n_chunks, seed, say)
+            np.savez(out, wanted=wanted, gram=made.gram, product=made.product, square=made.square)
+        part.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written ({error}): name a file that can") from None
     return made
 
 
@@ -90,7 +96,7 @@ def _read(path: Path, wanted: Array) -> Grams:
     try:
         with np.load(path) as found:
             made, gram, product, square = (found[name] for name in ("wanted", "gram", "product", "square"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{path} is no cache of the article's data ({error}): name another file") from None
     if not np.array_equal(made, wanted):
         names = "rows, columns, chunks and seed"

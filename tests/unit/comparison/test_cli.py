@@ -42,7 +42,7 @@ def test_files_in_the_simulator(csv, tmp_path, capsys) -> None:
     [
         ("DATA --rules nwton", "consensus must be one of"),
         ("DATA --rules newton --accuracy 1e-4,x", "--accuracy must be numbers"),
-        ("DATA --rules newton --accuracy 3 --simulate workers=2", "accuracy must be relative gaps"),
+        ("DATA --rules newton --accuracy 3 --simulate workers=2", "--accuracy must be numbers in (0, 1)"),
         ("DATA --straggler fast", "--straggler must be how many times"),
         ("DATA --simulate workers=2,slow=8x2", "leaves none of 2 workers"),
         ("DATA --simulate nonsense", "simulate takes workers=64"),

@@ -56,6 +56,32 @@ def test_the_table_is_what_the_traces_say(data, compared) -> None:
         assert found.passes == pytest.approx(trace.visits[k] / 12)
 
 
+def test_values_below_zero_and_a_rule_whose_step_raises(data) -> None:
+    """Gaps are over |F(null model)|; what a step raises is a row's reason."""
+
+    class Broken(ps.AggregatedNewton):
+        def step(self, problem, data, pull):
+            raise ZeroDivisionError("no rows left")
+
+    X, _ = data
+    pull = ps.Smooth(
+        lambda z, part: 0.5 * len(part) * float(z @ z) - float(part.sum(axis=0) @ z) - 1.0,
+        lambda z, part: len(part) * z - part.sum(axis=0), lambda z, part: len(part) * np.eye(4), size=4,
+    )  # fmt: skip
+    rules = {"newton": "newton", 1: Broken()}
+    found = ps.compare(rules, pull, X, accuracy=1e-6, simulate="workers=2", chunks=3)
+    assert found.null < 0
+    newton = found.run("newton")
+    assert newton.reached[1e-6].pushes > 3
+    assert "no rows left" in found.run("1").ended
+    assert found.run("1").reached == {}
+    assert "no rows left" in str(found)
+    with pytest.raises(InvalidInput, match=r"no run of 'nwton'.*compared were newton, 1"):
+        found.run("nwton")
+    with pytest.raises(InvalidInput, match="chunks must be"):
+        ps.compare(rules, pull, X, simulate="workers=2", chunks=0)
+
+
 def test_times_rise_with_accuracy(compared) -> None:
     for label in ("newton", "pair"):
         for slow in (False, True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -179,6 +180,18 @@ def test_the_interior_point_method_agrees_with_highs(seed):
     assert c @ x + 0.5 * x @ H @ x == pytest.approx(c @ y + 0.5 * y @ H @ y, rel=1e-7)
 
 
+def test_the_interior_point_method_without_a_linear_term():
+    form = Program([replace_costs(random_program(0))]).form
+    x = interior.minimise(form, np.zeros(12), csc_array(np.diag(np.arange(1.0, 13.0))))
+    y = highs.Model(form._replace(Q=None)).solve("a program", np.zeros(12), np.arange(1.0, 13.0))
+    np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def replace_costs(one):
+    what = {f.name: getattr(one, f.name) for f in fields(ps.Scenario) if f.init}
+    return ps.Scenario(**{**what, "c": np.zeros(len(one.c))})
+
+
 @pytest.mark.parametrize("what", ["LARGE", "PATIENCE"])
 def test_it_takes_over_where_a_program_is_large_or_highs_does_not_end(what, monkeypatch):
     asked = []
@@ -208,6 +221,14 @@ def test_scenarios_that_cannot_agree():
              for year, low in zip(farmer.scenarios(), (0.0, 10.0, 20.0), strict=True)]  # fmt: skip
     with pytest.raises(BadData, match="scenarios 'year 0', 'year 1', 'year 2' together: no decision is within"):
         Program(years)
+
+
+def test_a_bundle_may_be_a_tuple():
+    years = farmer.scenarios()
+    chunks = [tuple(years[:2]), tuple(years[2:])]
+    result = ps.simulate(ps.StochasticProgram(), chunks, consensus="progressive_hedging", tol=1e-4).result
+    assert (result.n_chunks, result.n_rows) == (2, 3)
+    assert result.objective == pytest.approx(-108_390, rel=1e-4)
 
 
 def test_what_is_no_chunk():

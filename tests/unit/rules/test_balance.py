@@ -64,6 +64,17 @@ def test_a_change_keeps_the_unscaled_duals_and_there_are_so_many_at_most():
     assert hand.rule.tuned(hand.state, hand.slots, hand.bound, hand.z)[0] is hand.rule
 
 
+def test_a_server_that_took_over_waits_for_a_sweep_of_its_own():
+    """It does not know what z was a sweep ago."""
+    X, y = logistic(600)
+    hand = ByHand(ADMM(rho=1e3, balance=True), X, y, 3, L2(1.0))
+    hand.round()
+    assert hand.state.before is None
+    rule, state = hand.rule.tuned(hand.state, hand.slots, hand.bound, hand.z)
+    assert rule is hand.rule
+    np.testing.assert_array_equal(state.before, hand.z)
+
+
 def test_without_it_rho_stays():
     X, y = logistic(600)
     hand = ByHand(ADMM(rho=1e3), X, y, 3, L2(1.0))

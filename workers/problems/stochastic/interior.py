@@ -42,7 +42,7 @@ def minimise(form: Form, c: Array, H: Any) -> Array | None:
     fixed, A = np.where(free, 0.0, form.lower), form.A.tocsr()[rows]
     shift = A @ fixed
     bounds = (form.row_lower[rows] - shift, form.row_upper[rows] - shift)
-    unit = max(float(np.abs(c).max(initial=0.0)), 1e-300)
+    unit = float(np.abs(c).max(initial=0.0)) or float(np.abs(H.data).max(initial=0.0)) or 1.0
     inner = _Interior(
         ((c + H @ fixed) / unit)[free], A.tocsc()[:, free], (H / unit).tocsc()[free][:, free],
         np.concatenate([form.lower[free], bounds[0]]), np.concatenate([form.upper[free], bounds[1]]),

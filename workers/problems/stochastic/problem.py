@@ -55,6 +55,8 @@ class StochasticProgram(Problem):
                 raise InvalidInput(str(error)) from None
 
     def prepare(self, *parts: Any) -> Program:
+        if len(parts) > 1 and all(isinstance(part, Scenario) for part in parts):
+            parts = (list(parts),)  # a bundle that was a tuple, which the parts of a chunk are too
         first, *others = parts
         if any(part is not None for part in others):
             raise BadData("a chunk of StochasticProgram is scenarios alone: pass no y, sample_weight or offset")
