@@ -35,6 +35,19 @@ def test_three_stages_in_bundles(client: Any, rule: ps.Consensus) -> None:
     assert result.objective == pytest.approx(extensive_form.solve(tree).cost, rel=1e-4)
 
 
+def test_a_scenario_is_replaced_on_a_live_run(client: Any) -> None:
+    years = farmer.scenarios()
+    first = [*years[:2], farmer.year(2.0 * farmer.YIELDS, 1 / 3, "too good")]
+    run = ps.launch(ps.StochasticProgram(), first, consensus="progressive_hedging", tol=1e-5, keep=True, client=client)
+    assert run.result(30).objective < -150_000
+    run.drop([2])
+    assert run.add([years[2]]) == [3]
+    result = run.result(30)
+    run.stop()
+    assert result.converged
+    assert result.objective == pytest.approx(-108_390, rel=1e-4)
+
+
 def test_scenarios_that_cannot_be_used(client: Any) -> None:
     with pytest.raises(ps.errors.InvalidInput, match=r"sum to 0\.666666667, must be 1"):
         ps.launch(ps.StochasticProgram(), farmer.scenarios()[:2], consensus="aph", client=client)
