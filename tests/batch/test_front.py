@@ -45,11 +45,15 @@ class Command:
         return "job.yaml"
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Begin it, as a shell does."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "paramserver", *words], cwd=self.folder, env={**os.environ, **self.environ},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        """Begin it, as a shell does: heeding SIGHUP, whatever these tests were started by."""
+        heeded = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "paramserver", *words], cwd=self.folder, env={**os.environ, **self.environ},
+                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGHUP, heeded)
         self.started.append(process)
         return process
 
