@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from typing import Any
 from weakref import WeakSet
 
@@ -30,6 +31,8 @@ logger = logging.getLogger("paramserver")
 
 WARNING = "PARAMSERVER_WARNING"
 SECONDS = 60.0  #: from the warning to the end, where nobody says
+HEARD = 1.0  #: seconds for the scheduler's word to arrive, after its answer
+REASON = "paramserver-early-warning"
 SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 _here: WeakSet[Any] = WeakSet()  #: the nannies or workers of this process: a job may have several
@@ -86,6 +89,22 @@ async def leave(worker: Any, seconds: float) -> None:
     except ParamServerError as error:  # no run was ever launched here, or the scheduler is gone
         logger.info("paramserver: %s", error)
     try:
-        await asyncio.wait_for(worker.close_gracefully(reason="paramserver-early-warning"), seconds)
+        await asyncio.wait_for(_retire(worker), seconds)
     except (asyncio.TimeoutError, OSError):
-        await worker.close(nanny=True, reason="paramserver-early-warning")
+        await worker.close(nanny=True, reason=REASON)
+
+
+async def _retire(worker: Any) -> None:
+    """As `Worker.close_gracefully`, which may overtake what the scheduler says of it: then it closes twice.
+
+    Two closes at once wait for each other, up to Dask's limit of 30 s.
+    """
+    logger.info("paramserver: %s retires", worker.address)
+    stimulus = f"{REASON}-{time.time()}"
+    await worker.scheduler.retire_workers(
+        workers=[worker.address], close_workers=False, remove=True, stimulus_id=stimulus
+    )
+    limit = time.monotonic() + HEARD
+    while worker.status not in (Status.closing, Status.closed, Status.failed) and time.monotonic() < limit:
+        await asyncio.sleep(0.02)  # removed, the worker closes by itself
+    await worker.close(nanny=True, reason=REASON)

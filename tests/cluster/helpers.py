@@ -222,7 +222,7 @@ class Processes:
         return [self.workers[name] for name in names]
 
     def _worker(self, words: tuple[str, ...], env: dict[str, str] | None) -> subprocess.Popen[bytes] | Forked:
-        """A whole interpreter where its environment, read as Dask and Python start, is another, or its end is looked at."""
+        """A whole interpreter where the environment that it reads is another, or its end is looked at."""
         if env or "--preload" in words:
             return self.start("dask_worker", *words, env=env)
         return Forked(("--no-dashboard", *self.args, *words), self.folder, self._log("dask_worker"), ENVIRON)
