@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import Any
 
-from paramserver.cli.common import print_json
 from paramserver.errors import InvalidInput
 
 OWN = ("rows", "seeds", "cache")
@@ -30,8 +29,8 @@ def refuse(args: argparse.Namespace) -> None:
         raise InvalidInput(f"--{given[0]} is of the article: paramserver compare article --{given[0]} …")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Reproduce, draw, print."""
+def run(args: argparse.Namespace) -> Any:
+    """Reproduce."""
     from paramserver.comparison.article import experiment
 
     for name in FIXED:
@@ -39,11 +38,4 @@ def run(args: argparse.Namespace) -> int:
             option = "target" if name == "y" else name.replace("_", "-")
             raise InvalidInput(f"the article's data, rules and constants are its own: leave --{option} out")
     settings = {name: getattr(args, name) for name in OWN if getattr(args, name) is not None}
-    found = experiment(**settings, say=lambda text: print(text, file=sys.stderr, flush=True))
-    if args.plot:
-        found.plot(args.plot)
-    if args.json:
-        print_json(found.to_dict())
-    else:
-        print(found)
-    return 0
+    return experiment(**settings, say=lambda text: print(text, file=sys.stderr, flush=True))

@@ -46,10 +46,7 @@ def run(args: argparse.Namespace) -> int:
         from paramserver.comparison.canvas import canvas
 
         canvas()  # before anything takes long
-    if args.data == ["article"]:
-        return article.run(args)
-    article.refuse(args)
-    found = _compared(args)
+    found = article.run(args) if args.data == ["article"] else _compared(args)
     if args.plot:
         found.plot(args.plot)
     if args.json:
@@ -65,6 +62,7 @@ def _compared(args: argparse.Namespace) -> Any:
     from paramserver.comparison.network import network
     from paramserver.consensus import named
 
+    article.refuse(args)
     names = [name.strip() for name in (args.rules or RULES).split(",") if name.strip()]
     rules = {name: named(name) for name in names}
     columns = {what: getattr(args, what) for what in data.COLUMNS if getattr(args, what) is not None}

@@ -99,7 +99,6 @@ async def _retire(worker: Any) -> None:
 
     Two closes at once wait for each other, up to Dask's limit of 30 s.
     """
-    logger.info("paramserver: %s retires", worker.address)
     stimulus = f"{REASON}-{time.time()}"
     await worker.scheduler.retire_workers(
         workers=[worker.address], close_workers=False, remove=True, stimulus_id=stimulus
