@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from paramserver.consensus.balance import CHANGES, correction
+from paramserver.consensus.balance import balanced
 from paramserver.consensus.base import Absorbed, Consensus, Pull, Setup
 from paramserver.errors import InvalidInput
 from paramserver.messages import Array, Fields
@@ -182,20 +182,12 @@ class ADMM(Consensus):
     def tuned(
         self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array
     ) -> tuple[Consensus, ADMMState]:
-        """√(r/s) times rho, for the relative residuals r = ‖x − z‖/max(‖x‖, ‖z‖) and s = ‖z − z_before‖/‖u‖."""
-        before, state = state.before, replace(state, before=z)
-        if before is None or not self.balance or state.changes >= CHANGES:
-            return self, state
-        moved, far = z - before, z - state.ref
-        apart, x, u = (
-            sum(_square(slot["M"], slot[name] - centre) for slot in slots.values())
-            for name, centre in (("x", z), ("x", state.ref), ("w", z))
-        )
-        scale = max(x, _square(state.B, far))
-        if not (u > 0 and scale > 0):
-            return self, state
-        factor = correction(apart / scale, _square(state.B, moved) / u)
-        return (self if factor == 1.0 else replace(self, rho=self.rho * factor)), state
+        """By residual balancing."""
+
+        def square(slot: Fields, name: str, centre: Array) -> float:
+            return _square(slot["M"], slot[name] - centre)
+
+        return balanced(self, state, slots, z, square, lambda v: _square(state.B, v))
 
     def residuals(self, state: ADMMState, slots: Mapping[int, Fields], penalty: Bound, z: Array) -> Residuals:
         """Boyd et al. 2011, section 3.3: (Σ‖x_i − z‖²_{M_i})^½ and dist(Σy_i, ∂R(z))."""

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paramserver.consensus.balance import CHANGES, correction
+from paramserver.consensus.balance import balanced
 from paramserver.consensus.base import Absorbed, Consensus, Pull, Setup
 from paramserver.consensus.hedging import Hedging, at, part, share_of, square, told
 from paramserver.errors import InvalidInput
@@ -134,17 +134,9 @@ class ProgressiveHedging(Hedging):
     def tuned(
         self, state: HedgingState, slots: Mapping[int, Fields], penalty: Bound, z: Array
     ) -> tuple[Consensus, HedgingState]:
-        """√(r/s) times rho, for the relative residuals r = ‖x − z‖/max(‖x‖, ‖z‖) and s = ‖z − z_before‖/‖u‖."""
-        before, state = state.before, replace(state, before=z)
-        if before is None or not self.balance or state.changes >= CHANGES:
-            return self, state
-        moved, far = z - before, z - state.ref
-        apart, x, u = (
-            sum(square(slot, slot[name] - about[at(slot)]) for slot in slots.values())
-            for name, about in (("x", z), ("x", state.ref), ("w", z))
-        )
-        scale = max(x, float(state.B @ far**2))
-        if not (u > 0 and scale > 0):
-            return self, state
-        factor = correction(apart / scale, float(state.B @ moved**2) / u)
-        return (self if factor == 1.0 else replace(self, rho=self.rho * factor)), state
+        """By residual balancing."""
+
+        def squared(slot: Fields, name: str, centre: Array) -> float:
+            return square(slot, slot[name] - centre[at(slot)])
+
+        return balanced(self, state, slots, z, squared, lambda v: float(state.B @ v**2))

@@ -8,7 +8,7 @@ from by_hand import ByHand, logistic
 from correctness.cases import case
 
 from paramserver.consensus import ADMM
-from paramserver.consensus.admm import CHANGES
+from paramserver.consensus.balance import CHANGES
 from paramserver.penalties import L1, L2
 from paramserver.simulator import Network, simulate
 from paramserver.workers.problems import Logistic
